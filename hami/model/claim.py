@@ -1,0 +1,219 @@
+"""What is asked, what is given, and why not.
+
+`PodRequest` is read from a pod once; the engine answers `Placed` or `Refused`; a bound pod becomes a `PodRecord` in the
+ledger. Refusals are values, never exceptions.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid, VendorWord
+
+
+@dataclass(frozen=True, slots=True)
+class Mib:
+    """An amount of device memory in MiB, per device."""
+
+    amount: int
+
+    def of(self, device_mib: int) -> int:
+        """MiB on a device of `device_mib`: the amount itself."""
+        return self.amount
+
+
+@dataclass(frozen=True, slots=True)
+class Percent:
+    """A share of a device's memory, resolved against the device it lands on."""
+
+    amount: int
+
+    def of(self, device_mib: int) -> int:
+        """MiB on a device of `device_mib`, rounded down, but never 0: the library reads 0 as *no limit*."""
+        return max(1, device_mib * self.amount // 100)
+
+
+Memory = Mib | Percent
+
+
+class Role(enum.Enum):
+    """How a container's share counts while its pod runs (spec: scheduling 3.4)."""
+
+    INIT = "init"
+    SIDECAR = "sidecar"
+    APP = "app"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """One family's request of one container: `count` distinct devices with the same share of each."""
+
+    vendor: VendorWord
+    count: int
+    memory: Memory
+    cores: int
+    """Percent of one device, 0..100. 0 reserves none and sets no limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerNeed:
+    """One container, whether it asks for devices or not: its position is its segment on the wire."""
+
+    name: str
+    role: Role
+    needs: tuple[Need, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which of a family's devices a pod accepts, from its annotations. Empty means no constraint."""
+
+    type_in: tuple[str, ...] = ()
+    """Case-insensitive substrings of the model."""
+    type_out: tuple[str, ...] = ()
+    uuid_in: frozenset[DeviceUuid] = frozenset()
+    uuid_out: frozenset[DeviceUuid] = frozenset()
+    mode: str | None = None
+    """`nvidia.com/vgpu-mode` as written; a card fits when its mode is contained in it."""
+    numa_bind: bool = False
+
+
+ANY_DEVICE = Selection()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodRequest:
+    """A pod's request, read once; `containers` are init containers first, then app containers, in spec order."""
+
+    uid: PodUid
+    key: PodKey
+    containers: tuple[ContainerNeed, ...]
+    selections: Mapping[VendorWord, Selection] = field(default_factory=dict)
+    node_policy: str | None = None
+    """As the annotation says, trimmed; None = use the scheduler's flag."""
+    card_policy: str | None = None
+    weights: tuple[int, int, int] = (1, 1, 1)
+    """Card score weights: slot, core, memory."""
+
+    @property
+    def vendors(self) -> frozenset[VendorWord]:
+        return frozenset(need.vendor for container in self.containers for need in container.needs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """One container's part of one device."""
+
+    uuid: DeviceUuid
+    kind: str
+    """The wire's type field: the vendor word, for AMD the model."""
+    memory_mib: int
+    cores: int
+
+
+Segments = tuple[tuple[Share, ...], ...]
+"""One tuple a container (init first, then app), empty where the container has none of this family."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """Everything one pod got on one node: by family, exactly one segment a container."""
+
+    node: NodeName
+    segments: Mapping[VendorWord, Segments]
+
+
+class Why(enum.IntEnum):
+    """Why a device (or a node) does not serve a request; `word` is the wire's reason word.
+
+    The numbers are the engine's counter indices (`_fit.pxd` repeats them, a test compares).
+    """
+
+    UNHEALTHY = 0
+    CORDONED = 1
+    TYPE_MISMATCH = 2
+    NUMA_NOT_FIT = 3
+    UUID_MISMATCH = 4
+    SLOTS_EXHAUSTED = 5
+    EXCLUSIVE_CONFLICT = 6
+    QUOTA = 7
+    NO_MEMORY = 8
+    NO_CORES = 9
+    CORES_EXHAUSTED = 10
+    MIG_INFEASIBLE = 11
+    TOO_FEW_PICKED = 12
+    TOO_FEW_DEVICES = 13
+    UNREGISTERED = 14
+    INVALID_REQUEST = 15
+
+    @property
+    def word(self) -> str:
+        return _WORDS[self]
+
+
+_WORDS: Mapping[Why, str] = {
+    Why.UNHEALTHY: "CardNotHealth",
+    Why.CORDONED: "CardCordoned",
+    Why.TYPE_MISMATCH: "CardTypeMismatch",
+    Why.NUMA_NOT_FIT: "NumaNotFit",
+    Why.UUID_MISMATCH: "CardUuidMismatch",
+    Why.SLOTS_EXHAUSTED: "CardTimeSlicingExhausted",
+    Why.EXCLUSIVE_CONFLICT: "ExclusiveDeviceAllocateConflict",
+    Why.QUOTA: "ResourceQuotaNotFit",
+    Why.NO_MEMORY: "CardInsufficientMemory",
+    Why.NO_CORES: "CardInsufficientCore",
+    Why.CORES_EXHAUSTED: "CardComputeUnitsExhausted",
+    Why.MIG_INFEASIBLE: "CardMigTopologyInfeasible",
+    Why.TOO_FEW_PICKED: "AllocatedCardsInsufficientRequest",
+    Why.TOO_FEW_DEVICES: "NodeInsufficientDevice",
+    Why.UNREGISTERED: "node unregistered",
+    Why.INVALID_REQUEST: "InvalidDeviceRequest",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRefusal:
+    """Why one node does not serve a pod: device counts by reason, out of `devices` cards of the family."""
+
+    counts: Mapping[Why, int]
+    devices: int = 0
+    largest_free_mib: int = 0
+    """Free memory of the emptiest usable card, for people."""
+
+    @property
+    def text(self) -> str:
+        """The wire's reason text: `1/2 CardInsufficientMemory, 1/2 CardTypeMismatch`, or the bare word."""
+        if not self.devices or any(why >= Why.TOO_FEW_DEVICES for why in self.counts):
+            return ", ".join(sorted(why.word for why in self.counts))
+        return ", ".join(sorted(f"{count}/{self.devices} {why.word}" for why, count in self.counts.items()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """The pod fits: the assignment, and every fitting node's score in the order the policy ranks them, best first."""
+
+    assignment: Assignment
+    scores: tuple[tuple[NodeName, float], ...]
+    refusals: Mapping[NodeName, NodeRefusal] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """No candidate serves the pod; one entry a candidate."""
+
+    refusals: Mapping[NodeName, NodeRefusal]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodRecord:
+    """What a pod holds, as its done annotations say, and how it counts now (spec: scheduling 3.4)."""
+
+    uid: PodUid
+    key: PodKey
+    node: NodeName
+    roles: tuple[Role, ...]
+    """One a segment: init containers first, then app containers."""
+    segments: Mapping[VendorWord, Segments]
+    inits_done: bool = False
+    """Every plain init container ended with code 0: only sidecars and app containers count."""
+    deleting: bool = False

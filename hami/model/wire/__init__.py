@@ -1,0 +1,1 @@
+"""Texts other programs read and write, byte for byte: annotations, extender bodies, reviews, grant files."""
