@@ -1,0 +1,1 @@
+"""One command, `hami`, with a sub-command a part."""
