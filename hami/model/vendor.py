@@ -37,6 +37,22 @@ class SelectKeys:
     numa_bind: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Env:
+    """Names of the environment variables by which a family's containers are told; empty = the family has no such one."""
+
+    priority: str = ""
+    """Task priority: 0 high, 1 low."""
+    core_policy: str = ""
+    """When the compute limit acts: `default`, `force`, `disable`."""
+    visible: str = ""
+    """Which devices the container sees."""
+    memory_limit: str = ""
+    """With `{i}` for the device's position in the container; the value is `<MiB>m`."""
+    core_limit: str = ""
+    """Percent of the first device; with `_<i>` appended, of the others."""
+
+
 class Rule(enum.Flag):
     """How the engine treats a family's devices."""
 
@@ -47,6 +63,8 @@ class Rule(enum.Flag):
     """A request for all of a device's cores means alone on it."""
     MIG = enum.auto()
     """Devices may be cut into hardware instances."""
+    WHOLE_IS_EXCLUSIVE = enum.auto()
+    """A container that asks for whole devices and names no cores gets all cores, and so each device alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +84,7 @@ class Vendor:
     link_key: str = ""
     """Node annotation of pair scores."""
     select: SelectKeys = field(default_factory=SelectKeys)
+    env: Env = field(default_factory=Env)
     rules: Rule = Rule.SHARED
     node_lock: bool = True
     """Foreign plug-ins of this family rely on the node lock."""
