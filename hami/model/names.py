@@ -3,7 +3,8 @@
 A `NodeName` is never a `DeviceUuid`; mixing them up is a type error instead of a wrong answer.
 """
 
-from typing import NamedTuple, NewType
+import reprlib
+from typing import Final, NamedTuple, NewType
 
 NodeName = NewType("NodeName", str)
 DeviceUuid = NewType("DeviceUuid", str)
@@ -36,8 +37,27 @@ class WireError(ValueError):
         self.field = field
         self.expected = expected
         self.got = got
-        shown = "" if got is None else f", got {clip(repr(got))}"
+        shown = "" if got is None else f", got {clip(_SHORT.repr(got))}"
         super().__init__(f"{field}: expected {expected}{shown}")
+
+
+class _Short(reprlib.Repr):
+    """A repr whose cost does not grow with its value: what is shown may be a whole request body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxstring = self.maxlong = self.maxother = 120
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(x[: self.maxstring])
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to print integers of more than 4,300 digits.
+        return repr(x) if x.bit_length() <= 256 else "a giant number"
+
+
+_SHORT: Final = _Short()
 
 
 def clip(text: str, limit: int = 120) -> str:

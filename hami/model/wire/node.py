@@ -136,7 +136,7 @@ def read_handshake(text: str) -> Handshake:
     if shape["year"] is None:
         return Handshake(state=state)
     try:
-        moment = datetime(*(int(shape[i]) for i in range(2, 8)))  # type: ignore[arg-type]  # noqa: DTZ001
+        moment = datetime(*(int(shape[i]) for i in range(2, 8)))  # type: ignore[arg-type]
     except ValueError:
         return Handshake(state=state)
     return Handshake(state=state, wall=timegm(moment.timetuple()))
