@@ -1,0 +1,1 @@
+"""Sharing one machine's devices between programs, without Kubernetes."""
