@@ -1,0 +1,190 @@
+"""What a container gets: environment, mounts and device nodes, in HAMi's contract between node and library.
+
+Two halves, because a kubelet asks before it is certain for whom. `mounts` and `fixed_env` name only the grant and may
+be answered at once; `owner_env` and `grant_file` say how much, and are written when the container is known. The grant
+file is what our library obeys. The environment says the same, for older libraries and for people who look.
+"""
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hami.alloc.request import Container, environment
+from hami.model.claim import Share
+from hami.model.settings import NvidiaConfig
+from hami.model.vendor import Vendor
+from hami.model.wire.grant import ENFORCERS, GrantDevice, GrantFile
+
+ETC: Final = "/etc/hami"
+"""Directory of the grant file inside a container."""
+PRELOAD: Final = "/etc/ld.so.preload"
+LOCK: Final = "/tmp/vgpulock"
+"""Directory that older libraries of all containers share for their locks."""
+
+_TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A bind mount."""
+
+    container: str
+    host: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceNode:
+    """A device file handed in under its own name."""
+
+    path: str
+    permissions: str = "rw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantPaths:
+    """Where one grant lies on its node. All paths are absolute."""
+
+    hook: str
+    """`<HOOK>/vgpu`, which is the same path on the node and in containers."""
+    etc: str
+    """The grant's own directory of the grant file."""
+    region: str
+    """The grant's own directory of the shared region; it is seen at `hook` inside."""
+    region_name: str
+    """File name of the shared region."""
+    library: str
+    """The installed library of this version."""
+    preload: str
+    """The node's file that names the library for the loader."""
+    lock: str = LOCK
+
+    @property
+    def region_inside(self) -> str:
+        """The shared region as the container sees it."""
+        return posixpath.join(self.hook, self.region_name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """All that a container is started with."""
+
+    env: dict[str, str]
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[DeviceNode, ...] = ()
+
+
+def grant(
+    shares: Sequence[Share],
+    vendor: Vendor,
+    nvidia: NvidiaConfig,
+    *,
+    paths: GrantPaths,
+    preload: bool = True,
+    visible: bool = True,
+    driver_cap: bool = False,
+    devices: Sequence[DeviceNode] = (),
+) -> Grant:
+    """The whole grant of a container whose owner is certain.
+
+    `visible`: name the devices in the environment (the environment strategy; a CDI device makes them visible itself).
+    `preload`: False for a container that opted out of control. `driver_cap`: the driver is known to cap memory.
+    """
+    return Grant(
+        env={**fixed_env(nvidia, paths), **owner_env(shares, vendor, visible=visible, driver_cap=driver_cap)},
+        mounts=mounts(paths, preload=preload),
+        devices=tuple(devices),
+    )
+
+
+def mig_grant(shares: Sequence[Share], vendor: Vendor, *, devices: Sequence[DeviceNode] = ()) -> Grant:
+    """The grant of a container on MIG instances: the hardware holds the limits, so there is neither library nor region."""
+    return Grant(env={vendor.env.visible: _uuids(shares)}, devices=tuple(devices))
+
+
+def fixed_env(nvidia: NvidiaConfig, paths: GrantPaths) -> dict[str, str]:
+    """Variables that are the same whoever the container is."""
+    env = {"CUDA_DEVICE_MEMORY_SHARED_CACHE": paths.region_inside}
+    if nvidia.device_memory_scaling > 1:
+        env["CUDA_OVERSUBSCRIBE"] = "true"
+    if nvidia.libcuda_log_level:
+        env["LIBCUDA_LOG_LEVEL"] = nvidia.libcuda_log_level
+    if nvidia.disable_core_limit:
+        env["GPU_CORE_UTILIZATION_POLICY"] = "disable"
+    return env
+
+
+def owner_env(
+    shares: Sequence[Share], vendor: Vendor, *, visible: bool = True, driver_cap: bool = False
+) -> dict[str, str]:
+    """Variables that depend on the owner: devices and limits, by position in the container.
+
+    An amount of 0 is no limit and sets no variable. `driver_cap` adds what the vendor's own start-up hook acts on: one
+    amount for all devices of the container, so only where they are equal. A driver without that ability would refuse
+    to start the container, so it is never set on a guess.
+    """
+    if not shares:
+        return {}
+    names = vendor.env
+    env = {names.memory_limit.format(i=i): f"{share.memory_mib}m" for i, share in enumerate(shares) if share.memory_mib}
+    # HAMi's library reads one value for all devices; ours reads each device's own.
+    env[names.core_limit] = str(shares[0].cores)
+    if len({share.cores for share in shares}) > 1:
+        env |= {f"{names.core_limit}_{i}": str(share.cores) for i, share in enumerate(shares)}
+    env["HAMI_DEVICE_UUIDS"] = _uuids(shares)
+    if visible:
+        env[names.visible] = _uuids(shares)
+    amounts = {share.memory_mib for share in shares}
+    if driver_cap and len(amounts) == 1 and 0 not in amounts:
+        amount = str(amounts.pop())
+        env |= {"NVIDIA_GPU_MEMORY_REQUEST": amount, "NVIDIA_GPU_MEMORY_LIMIT": amount}
+    return env
+
+
+def mounts(paths: GrantPaths, *, preload: bool = True) -> tuple[Mount, ...]:
+    """What the container sees of its grant; the library's file lies in the region's directory, so it comes after it."""
+    found = [
+        Mount(container=ETC, host=paths.etc),
+        Mount(container=paths.hook, host=paths.region, read_only=False),
+        Mount(container=posixpath.join(paths.hook, "libvgpu.so"), host=paths.library),
+        Mount(container=LOCK, host=paths.lock, read_only=False),
+    ]
+    if preload:
+        found.append(Mount(container=PRELOAD, host=paths.preload))
+    return tuple(found)
+
+
+def grant_file(
+    shares: Sequence[Share],
+    nvidia: NvidiaConfig,
+    *,
+    priority: int,
+    paths: GrantPaths,
+    enforced_by: str = "library",
+) -> GrantFile:
+    """What the library is told. Priorities beyond 1 are low, as the file knows two."""
+    if enforced_by not in ENFORCERS:
+        raise ValueError(f"enforced_by must be one of {', '.join(ENFORCERS)}, got {enforced_by!r}")
+    return GrantFile(
+        devices=tuple(
+            GrantDevice(
+                uuid=share.uuid, memory_mib=share.memory_mib, cores=min(100, share.cores), enforced_by=enforced_by
+            )
+            for share in shares
+        ),
+        policy="disable" if nvidia.disable_core_limit else nvidia.gpu_core_policy,
+        priority=min(1, priority),
+        oversubscribe=nvidia.device_memory_scaling > 1,
+        region=paths.region_inside,
+    )
+
+
+def opts_out(container: Container) -> bool:
+    """Whether a container's own environment switches control off (`CUDA_DISABLE_CONTROL`)."""
+    written = [entry.get("value") for entry in environment(container) if entry.get("name") == "CUDA_DISABLE_CONTROL"]
+    return bool(written) and written[-1] in _TRUE
+
+
+def _uuids(shares: Sequence[Share]) -> str:
+    return ",".join(share.uuid for share in shares)
