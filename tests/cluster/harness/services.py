@@ -1,0 +1,243 @@
+"""hami in the cluster: its two services as processes of this machine, and the objects that bind the cluster to them.
+
+The chart is another way to the same; here the services come straight from this source tree, under users of their own
+with no more rights than they need.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.cluster.harness import images
+from tests.cluster.harness.api import Json
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.controlplane import scheduler_configuration
+from tests.cluster.harness.layout import HOST, NODE, REPOSITORY, Layout
+from tests.cluster.harness.pki import encoded
+
+SCHEDULER_NAME: Final = "hami-scheduler"
+COUNT: Final = "nvidia.com/gpu"
+RESOURCES: Final = (
+    COUNT,
+    "nvidia.com/gpumem",
+    "nvidia.com/gpumem-percentage",
+    "nvidia.com/gpucores",
+    "nvidia.com/priority",
+)
+AGENT: Final = "hami-agent"
+SCHEDULER: Final = "hami-scheduler"
+"""Names of the two processes, their users and their logs."""
+
+MACHINE: Final = REPOSITORY / "tests" / "cluster" / "machine.yaml"
+_HAMI: Final = (sys.executable, "-m", "hami")
+
+_RIGHTS: Final[Mapping[str, Sequence[tuple[str, str, str]]]] = {
+    SCHEDULER: (
+        ("", "pods", "get list watch patch"),
+        ("", "pods/binding", "create"),
+        ("", "nodes", "get list watch patch"),
+        ("", "resourcequotas namespaces", "get list watch"),
+        ("", "events", "create patch"),
+        ("events.k8s.io", "events", "create patch"),
+        ("coordination.k8s.io", "leases", "get list watch"),
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "get list watch"),
+    ),
+    AGENT: (
+        ("", "pods", "get list watch patch"),
+        ("", "nodes", "get list watch patch"),
+        ("", "events", "create patch"),
+        ("events.k8s.io", "events", "create patch"),
+    ),
+}
+"""User -> (API group, resources, verbs)."""
+
+
+class Services:
+    """hami in one cluster that is up."""
+
+    def __init__(self, cluster: Cluster, *, machine: Path = MACHINE) -> None:
+        self._cluster, self._layout, self._machine = cluster, cluster.layout, machine
+
+    def start(self, scheduler_flags: Sequence[str] = (), agent_flags: Sequence[str] = ()) -> None:
+        """Both services up, the node's devices announced and allocatable, the webhook in place."""
+        self._cluster.runtime.load(images.probe())
+        self._users()
+        self._cluster.pki.make_leaf("hami-serving", common_name="hami", addresses=f"IP:{HOST},DNS:localhost")
+        (self._layout.state / "device-config.yaml").write_text(
+            yaml.safe_dump({"nvidia": device_config()}), encoding="utf-8"
+        )
+        self.start_scheduler(scheduler_flags)
+        self._cluster.api.apply("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", self._webhook())
+        self.start_agent(agent_flags)
+        self.wait_devices()
+
+    def start_scheduler(self, flags: Sequence[str] = ()) -> None:
+        """Returns when it reports that it has seen the whole cluster."""
+        layout, pki = self._layout, self._cluster.pki
+        port = layout.ports["hami"]
+        self._cluster.processes.start(
+            SCHEDULER,
+            [
+                *_HAMI,
+                "scheduler",
+                f"--kubeconfig={layout.kubeconfig(SCHEDULER)}",
+                f"--device-config-file={layout.state / 'device-config.yaml'}",
+                f"--http_bind={HOST}:{port}",
+                f"--cert_file={pki.cert('hami-serving')}",
+                f"--key_file={pki.key('hami-serving')}",
+                f"--metrics-bind-address={HOST}:{layout.ports['hami-metrics']}",
+                f"--scheduler-name={SCHEDULER_NAME}",
+                *flags,
+            ],
+            _ENVIRONMENT,
+        )
+        serving = self._cluster.control_plane.api_as(SCHEDULER).elsewhere(f"https://{HOST}:{port}")
+        self._cluster.processes.ready(SCHEDULER, lambda: serving.healthy("/readyz"), 40)
+
+    def start_agent(self, flags: Sequence[str] = ()) -> None:
+        """Returns when the process runs; `wait_devices` waits for its work."""
+        layout = self._layout
+        self._cluster.processes.start(
+            AGENT,
+            [
+                *_HAMI,
+                "agent",
+                f"--node-name={NODE}",
+                f"--kubeconfig={layout.kubeconfig(AGENT)}",
+                f"--device-config-file={layout.state / 'device-config.yaml'}",
+                "--device-plugin-dir=/var/lib/kubelet/device-plugins",
+                f"--simulate={self._machine}",
+                f"--hook-path={layout.hook}",
+                f"--cdi-dir={layout.cdi}",
+                f"--pod-resources-socket={layout.pod_resources_socket}",
+                f"--metrics-bind-address={HOST}:{layout.ports['agent-metrics']}",
+                *flags,
+            ],
+            _ENVIRONMENT,
+        )
+
+    def restart_scheduler(self, flags: Sequence[str] = ()) -> None:
+        self._cluster.processes.stop(SCHEDULER)
+        self.start_scheduler(flags)
+
+    def restart_agent(self, flags: Sequence[str] = ()) -> None:
+        self._cluster.processes.stop(AGENT)
+        self.start_agent(flags)
+        self.wait_devices()
+
+    def wait_devices(self, within_s: float = 40) -> None:
+        """The kubelet counts the devices as allocatable, and the node says which they are."""
+        api, processes = self._cluster.api, self._cluster.processes
+
+        def announced() -> bool:
+            node = api.get(f"/api/v1/nodes/{NODE}")
+            allocatable = int(node["status"].get("allocatable", {}).get(COUNT, "0"))
+            return allocatable > 0 and "hami.io/node-nvidia-register" in node["metadata"].get("annotations", {})
+
+        processes.ready(AGENT, announced, within_s)
+
+    def stop(self) -> None:
+        for name in (AGENT, SCHEDULER):
+            self._cluster.processes.stop(name)
+
+    def _users(self) -> None:
+        api = self._cluster.api
+        for user, rights in _RIGHTS.items():
+            self._cluster.pki.make_user(user, common_name=user)
+            rules = [
+                {"apiGroups": [group], "resources": resources.split(), "verbs": verbs.split()}
+                for group, resources, verbs in rights
+            ]
+            rbac = "rbac.authorization.k8s.io"
+            api.apply(
+                f"/apis/{rbac}/v1/clusterroles",
+                {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": user}, "rules": rules},
+            )
+            api.apply(
+                f"/apis/{rbac}/v1/clusterrolebindings",
+                {
+                    "apiVersion": f"{rbac}/v1",
+                    "kind": "ClusterRoleBinding",
+                    "metadata": {"name": user},
+                    "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": user},
+                    "subjects": [{"apiGroup": rbac, "kind": "User", "name": user}],
+                },
+            )
+
+    def _webhook(self) -> Json:
+        unless_ignored = {"matchExpressions": [{"key": "hami.io/webhook", "operator": "NotIn", "values": ["ignore"]}]}
+        return {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": "hami-webhook"},
+            "webhooks": [
+                {
+                    "name": "vgpu.hami.io",
+                    "admissionReviewVersions": ["v1", "v1beta1"],
+                    "clientConfig": {
+                        "url": f"https://{HOST}:{self._layout.ports['hami']}/webhook",
+                        "caBundle": encoded(self._cluster.pki.ca),
+                    },
+                    "rules": [
+                        {
+                            "apiGroups": [""],
+                            "apiVersions": ["v1"],
+                            "operations": ["CREATE"],
+                            "resources": ["pods"],
+                            "scope": "*",
+                        }
+                    ],
+                    "sideEffects": "None",
+                    "matchPolicy": "Equivalent",
+                    "timeoutSeconds": 10,
+                    # The chart's default lets pods through while we are down; a test must see that instead.
+                    "failurePolicy": "Fail",
+                    "namespaceSelector": unless_ignored,
+                    "objectSelector": unless_ignored,
+                }
+            ],
+        }
+
+
+_ENVIRONMENT: Final = {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+
+
+def kube_scheduler_configuration(layout: Layout, pki_ca: Path) -> Json:
+    """One unmodified kube-scheduler with the ordinary profile and ours; the extender answers for our resources."""
+    extender = {
+        "urlPrefix": f"https://{HOST}:{layout.ports['hami']}",
+        "filterVerb": "filter",
+        "bindVerb": "bind",
+        "weight": 1,
+        "enableHTTPS": True,
+        "tlsConfig": {"caFile": str(pki_ca)},
+        "nodeCacheCapable": True,
+        "httpTimeout": "30s",
+        "managedResources": [{"name": name, "ignoredByScheduler": True} for name in RESOURCES],
+    }
+    return scheduler_configuration(layout, [extender], ["default-scheduler", SCHEDULER_NAME])
+
+
+def device_config() -> dict[str, Any]:
+    """The `nvidia` section as the chart writes it by default."""
+    count, memory, percentage, cores, priority = RESOURCES
+    return {
+        "resourceCountName": count,
+        "resourceMemoryName": memory,
+        "resourceMemoryPercentageName": percentage,
+        "resourceCoreName": cores,
+        "resourcePriorityName": priority,
+        "overwriteEnv": False,
+        "defaultMemory": 0,
+        "defaultCores": 0,
+        "defaultGPUNum": 1,
+        "memoryFactor": 1,
+        "deviceSplitCount": 10,
+        "deviceMemoryScaling": 1,
+        "deviceCoreScaling": 1,
+        "gpuCorePolicy": "default",
+        "libCudaLogLevel": 1,
+    }
