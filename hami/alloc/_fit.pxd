@@ -1,0 +1,168 @@
+"""The engine's picture of the cluster: every column with its unit and meaning.
+
+A device is a row; the rows of a node are adjacent and sorted by driver index, then UUID. Strings never enter: nodes,
+rows and kinds are small integers handed out by `table.py`, which owns the arrays; the views here see the same memory.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+
+cdef enum:
+    # `hami.model.claim.Why`, number by number: they index the counters of a refusal (anonymous, or they could not).
+    UNHEALTHY = 0
+    CORDONED = 1
+    TYPE_MISMATCH = 2
+    NUMA_NOT_FIT = 3
+    UUID_MISMATCH = 4
+    SLOTS_EXHAUSTED = 5
+    EXCLUSIVE_CONFLICT = 6
+    QUOTA = 7
+    NO_MEMORY = 8
+    NO_CORES = 9
+    CORES_EXHAUSTED = 10
+    MIG_INFEASIBLE = 11
+    TOO_FEW_PICKED = 12
+    TOO_FEW_DEVICES = 13
+    UNREGISTERED = 14
+    INVALID_REQUEST = 15
+    WHYS = 16
+    FITS = 17
+
+
+cdef enum:
+    # A tally is a row of int64: the counters above, then these.
+    DEVICES = 16          # cards of the family on the node
+    LARGEST_FREE = 17     # MiB free on the emptiest card that the pod may use and that has a slot
+    TALLY_WIDTH = 18
+
+
+cdef enum RowFlag:
+    ROW_HEALTHY = 1
+    ROW_CORDONED = 2
+
+
+cdef enum Mark:
+    # Set on rows for the time of one request, by its UUID selection.
+    MARK_CHOSEN = 1       # named by the allow list
+    MARK_BARRED = 2       # named by the deny list
+
+
+cdef enum Verdict:
+    # What a need says of a kind (family, model, mode), worked out once a request.
+    OF_FAMILY = 1         # the kind belongs to the family asked for; without it the row does not count
+    ELIGIBLE = 2          # model and mode are accepted
+    IS_MIG = 4            # cards of this kind are cut into hardware instances
+    SCORES_REQUEST = 8    # the request itself enters the card's score
+
+
+cdef enum NeedRule:
+    BY_PERCENT = 1        # `memory` is percent of the card it lands on, not MiB
+    NUMA_BIND = 2         # all cards of this need on one NUMA node
+    ONLY_CHOSEN = 4       # only rows marked MARK_CHOSEN
+    MUTEX = 8             # only cards nobody uses
+    FULL_IS_EXCLUSIVE = 16  # all cores of a card means alone on it
+
+
+cdef enum Key:
+    # Sort keys of a card policy; the list is sorted ascending and tried from its end.
+    KEY_NONE = 0
+    SCORE_UP = 1
+    SCORE_DOWN = 2
+    NUMA_UP = 3
+    NUMA_DOWN = 4
+    USED_DOWN = 5
+
+
+cdef enum Role:
+    INIT = 0
+    SIDECAR = 1
+    APP = 2
+
+
+cdef struct Need:
+    int32_t container     # position in the pod, init containers first
+    int32_t role          # `Role`
+    int32_t family        # number of the family within the pod, for its quota
+    int32_t count         # distinct cards wanted
+    int64_t memory        # MiB or percent of each
+    int64_t cores         # percent of each, 0..100
+    uint32_t rules        # `NeedRule` bits
+    uint32_t keys         # `Key`s of its card policy, four bits each, most significant key lowest
+    int32_t kinds         # where this need's verdicts start in `Ask.verdicts`
+    int64_t memory_left   # MiB the namespace may still book of this family, quota; NO_LIMIT = no quota
+    int64_t cores_left    # percent, likewise
+
+
+cdef struct Choice:
+    int32_t need          # index into `Ask.needs`
+    int32_t row
+    int64_t memory        # MiB, resolved on this row
+    int64_t cores         # percent, resolved on this row
+
+
+cdef struct Ranked:
+    float score
+    uint64_t tie          # mixed from pod and node, so that equal nodes share the load
+    int32_t node
+
+
+cdef class Ask:
+    """One pod's needs, packed: containers in pod order, those that ask for nothing left out."""
+
+    cdef Need* needs
+    cdef readonly int32_t count
+    cdef uint8_t* verdicts
+    cdef int32_t verdict_count
+    cdef float[3] weights   # slot, core, memory
+    cdef bint limited       # some need has a quota
+
+
+cdef class Rows:
+    # rows
+    cdef int32_t[::1] kind          # interned (family, model, mode)
+    cdef int32_t[::1] numa
+    cdef uint8_t[::1] flags         # `RowFlag` bits
+    cdef uint8_t[::1] marks         # `Mark` bits, 0 between requests
+    cdef int64_t[::1] slots         # sharers that may join
+    cdef int64_t[::1] slots_used    # sharers that have
+    cdef int64_t[::1] memory        # MiB
+    cdef int64_t[::1] memory_used   # may exceed `memory`: what pods hold is a fact, not a wish
+    cdef int64_t[::1] cores         # percent of one device
+    cdef int64_t[::1] cores_used
+    # nodes
+    cdef int32_t[::1] first         # node n owns rows first[n]:first[n] + length[n]
+    cdef int32_t[::1] length        # 0 = no such node
+    cdef uint64_t[::1] salt         # hash of the name
+    cdef int32_t[::1] seen          # number of the last survey that met the node
+    cdef int64_t[::1] sum_slots     # sums over all rows of the node, of every family
+    cdef int64_t[::1] sum_slots_used
+    cdef int64_t[::1] sum_memory
+    cdef int64_t[::1] sum_memory_used
+    cdef int64_t[::1] sum_cores
+    cdef int64_t[::1] sum_cores_used
+    # working space, kept between calls
+    cdef int32_t survey_number
+    cdef int32_t widest             # most rows a node may have
+    cdef int32_t* order             # rows of one family on one node, as the policy sorts them
+    cdef float* score               # card scores, beside `order`
+    cdef Choice* choices            # picks of one pod on one node, in order
+    cdef int32_t choices_room
+    cdef int32_t* undo              # trial changes, newest last: indices into `choices` to give back
+    cdef int32_t undo_length
+
+    cdef int reserve(self, Ask ask) except -1
+    cdef float node_score(self, int32_t node) noexcept nogil
+    cdef int64_t memory_of(self, int32_t row, const Need* need) noexcept nogil
+    cdef int64_t cores_of(self, int32_t row, const Need* need) noexcept nogil
+    cdef int32_t barred(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil
+    cdef int32_t judge(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil
+    cdef bint within_quota(self, Ask ask, int32_t picked) noexcept nogil
+    cdef float card_score(self, int32_t row, const Need* need, uint8_t verdict, Ask ask) noexcept nogil
+    cdef bint comes_before(self, int32_t a, int32_t b, uint32_t keys) noexcept nogil
+    cdef int32_t sort(self, int32_t node, const Need* need, Ask ask) noexcept nogil
+    cdef bint fit_quick(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil
+    cdef bint has_room(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil
+    cdef int32_t pick(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil
+    cdef void take(self, int32_t choice) noexcept nogil
+    cdef void roll_back(self, int32_t length) noexcept nogil
+    cdef int32_t fit(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil

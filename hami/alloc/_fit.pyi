@@ -1,0 +1,59 @@
+"""What Python sees of the engine; `table.py` is the only importer."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+
+NO_LIMIT: int
+NUMBERS: dict[str, int]
+
+class Ask:
+    count: int
+    def __init__(
+        self,
+        needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int]],
+        verdicts: bytes,
+        weights: tuple[float, float, float],
+    ) -> None: ...
+
+class Rows:
+    def attach_rows(
+        self,
+        *,
+        kind: array[int],
+        numa: array[int],
+        flags: array[int],
+        marks: array[int],
+        slots: array[int],
+        slots_used: array[int],
+        memory: array[int],
+        memory_used: array[int],
+        cores: array[int],
+        cores_used: array[int],
+    ) -> None: ...
+    def attach_nodes(
+        self,
+        *,
+        first: array[int],
+        length: array[int],
+        salt: array[int],
+        seen: array[int],
+        sum_slots: array[int],
+        sum_slots_used: array[int],
+        sum_memory: array[int],
+        sum_memory_used: array[int],
+        sum_cores: array[int],
+        sum_cores_used: array[int],
+    ) -> None: ...
+    def widen(self, rows: int) -> None: ...
+    def book(self, node: int, row: int, slots: int, memory: int, cores: int) -> None: ...
+    def survey(
+        self,
+        ask: Ask,
+        names: list[str],
+        ids: Mapping[str, int],
+        candidates: Sequence[str] | None,
+        pod_salt: int,
+        spread: bool,
+    ) -> tuple[list[tuple[str, float]], int, list[str], bytes, list[str]]: ...
+    def assign(self, ask: Ask, node: int) -> tuple[list[tuple[int, int, int, int]] | None, bytes]: ...
+    def score_of(self, node: int) -> float: ...

@@ -1,0 +1,537 @@
+"""The loop over devices: eligible, score, choose, undo.
+
+A call is synchronous and awaits nothing, so within one event loop it sees one consistent cluster without a lock. A pod
+of several containers is tried in place: what a container takes is noted in `undo`, and given back when the trial ends.
+Columns and structs are described in `_fit.pxd`; `table.py` is the only importer.
+"""
+
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, qsort, realloc
+from libc.string cimport memcpy, memset
+
+cdef int64_t NO_LIMIT_C = INT64_MAX
+NO_LIMIT = INT64_MAX
+
+
+NUMBERS = {
+    "UNHEALTHY": UNHEALTHY,
+    "CORDONED": CORDONED,
+    "TYPE_MISMATCH": TYPE_MISMATCH,
+    "NUMA_NOT_FIT": NUMA_NOT_FIT,
+    "UUID_MISMATCH": UUID_MISMATCH,
+    "SLOTS_EXHAUSTED": SLOTS_EXHAUSTED,
+    "EXCLUSIVE_CONFLICT": EXCLUSIVE_CONFLICT,
+    "QUOTA": QUOTA,
+    "NO_MEMORY": NO_MEMORY,
+    "NO_CORES": NO_CORES,
+    "CORES_EXHAUSTED": CORES_EXHAUSTED,
+    "MIG_INFEASIBLE": MIG_INFEASIBLE,
+    "TOO_FEW_PICKED": TOO_FEW_PICKED,
+    "TOO_FEW_DEVICES": TOO_FEW_DEVICES,
+    "UNREGISTERED": UNREGISTERED,
+    "INVALID_REQUEST": INVALID_REQUEST,
+    "WHYS": WHYS,
+    "DEVICES": DEVICES,
+    "LARGEST_FREE": LARGEST_FREE,
+    "TALLY_WIDTH": TALLY_WIDTH,
+    "ROW_HEALTHY": ROW_HEALTHY,
+    "ROW_CORDONED": ROW_CORDONED,
+    "MARK_CHOSEN": MARK_CHOSEN,
+    "MARK_BARRED": MARK_BARRED,
+    "OF_FAMILY": OF_FAMILY,
+    "ELIGIBLE": ELIGIBLE,
+    "IS_MIG": IS_MIG,
+    "SCORES_REQUEST": SCORES_REQUEST,
+    "BY_PERCENT": BY_PERCENT,
+    "NUMA_BIND": NUMA_BIND,
+    "ONLY_CHOSEN": ONLY_CHOSEN,
+    "MUTEX": MUTEX,
+    "FULL_IS_EXCLUSIVE": FULL_IS_EXCLUSIVE,
+    "SCORE_UP": SCORE_UP,
+    "SCORE_DOWN": SCORE_DOWN,
+    "NUMA_UP": NUMA_UP,
+    "NUMA_DOWN": NUMA_DOWN,
+    "USED_DOWN": USED_DOWN,
+    "INIT": INIT,
+    "SIDECAR": SIDECAR,
+    "APP": APP,
+}
+"""Every number of `_fit.pxd` by its name: Python reads them here instead of repeating them."""
+
+
+cdef inline uint64_t mix(uint64_t x) noexcept nogil:
+    # The finalizer of splitmix64: every input bit reaches every output bit.
+    x = (x ^ (x >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    x = (x ^ (x >> 27)) * <uint64_t>0x94D049BB133111EB
+    return x ^ (x >> 31)
+
+
+cdef int lowest_first(const void* left, const void* right) noexcept nogil:
+    cdef const Ranked* a = <const Ranked*>left
+    cdef const Ranked* b = <const Ranked*>right
+    if a.score != b.score:
+        return -1 if a.score < b.score else 1
+    if a.tie != b.tie:
+        return -1 if a.tie < b.tie else 1
+    return -1 if a.node < b.node else 1
+
+
+cdef int highest_first(const void* left, const void* right) noexcept nogil:
+    cdef const Ranked* a = <const Ranked*>left
+    cdef const Ranked* b = <const Ranked*>right
+    if a.score != b.score:
+        return -1 if a.score > b.score else 1
+    return lowest_first(left, right)
+
+
+cdef class Ask:
+    def __cinit__(self, list needs, bytes verdicts, tuple weights):
+        """`needs` are tuples in the order of `Need`'s fields; `verdicts` one byte a kind and distinct selection."""
+        cdef Py_ssize_t i, size = len(needs)
+        cdef const unsigned char[::1] source
+        self.needs = <Need*>calloc(size + 1, sizeof(Need))
+        self.verdicts = <uint8_t*>malloc(len(verdicts) + 1)
+        if self.needs == NULL or self.verdicts == NULL:
+            raise MemoryError
+        self.count = <int32_t>size
+        self.limited = False
+        cdef Need* need
+        for i in range(size):
+            need = &self.needs[i]
+            (
+                need.container, need.role, need.family, need.count, need.memory, need.cores, need.rules, need.keys,
+                need.kinds, need.memory_left, need.cores_left,
+            ) = needs[i]
+            if need.memory_left != NO_LIMIT_C or need.cores_left != NO_LIMIT_C:
+                self.limited = True
+        self.verdict_count = <int32_t>len(verdicts)
+        if verdicts:
+            source = verdicts
+            memcpy(self.verdicts, &source[0], len(verdicts))
+        for i in range(3):
+            self.weights[i] = weights[i]
+
+    def __dealloc__(self):
+        free(self.needs)
+        free(self.verdicts)
+
+
+cdef class Rows:
+    def __cinit__(self):
+        self.survey_number = 0
+        self.widest = 0
+        self.order = NULL
+        self.score = NULL
+        self.choices = NULL
+        self.undo = NULL
+        self.choices_room = 0
+        self.undo_length = 0
+
+    def __dealloc__(self):
+        free(self.order)
+        free(self.score)
+        free(self.choices)
+        free(self.undo)
+
+    def attach_rows(
+        self, *, int32_t[::1] kind, int32_t[::1] numa, uint8_t[::1] flags, uint8_t[::1] marks,
+        int64_t[::1] slots, int64_t[::1] slots_used, int64_t[::1] memory, int64_t[::1] memory_used,
+        int64_t[::1] cores, int64_t[::1] cores_used,
+    ):
+        """See these arrays from now on; the old ones may then be resized or dropped."""
+        self.kind, self.numa, self.flags, self.marks = kind, numa, flags, marks
+        self.slots, self.slots_used = slots, slots_used
+        self.memory, self.memory_used = memory, memory_used
+        self.cores, self.cores_used = cores, cores_used
+
+    def attach_nodes(
+        self, *, int32_t[::1] first, int32_t[::1] length, uint64_t[::1] salt, int32_t[::1] seen,
+        int64_t[::1] sum_slots, int64_t[::1] sum_slots_used, int64_t[::1] sum_memory, int64_t[::1] sum_memory_used,
+        int64_t[::1] sum_cores, int64_t[::1] sum_cores_used,
+    ):
+        """As `attach_rows`, for the columns of nodes."""
+        self.first, self.length, self.salt, self.seen = first, length, salt, seen
+        self.sum_slots, self.sum_slots_used = sum_slots, sum_slots_used
+        self.sum_memory, self.sum_memory_used = sum_memory, sum_memory_used
+        self.sum_cores, self.sum_cores_used = sum_cores, sum_cores_used
+
+    def widen(self, int32_t rows):
+        """Make room for nodes of that many rows."""
+        if rows <= self.widest:
+            return
+        cdef int32_t* order = <int32_t*>realloc(self.order, rows * sizeof(int32_t))
+        if order == NULL:
+            raise MemoryError
+        self.order = order
+        cdef float* score = <float*>realloc(self.score, rows * sizeof(float))
+        if score == NULL:
+            raise MemoryError
+        self.score = score
+        self.widest = rows
+
+    def book(self, int32_t node, int32_t row, int64_t slots, int64_t memory, int64_t cores):
+        """Add what a pod holds of a row, or take it away with negative numbers; the node's sums follow."""
+        self.slots_used[row] += slots
+        self.memory_used[row] += memory
+        self.cores_used[row] += cores
+        self.sum_slots_used[node] += slots
+        self.sum_memory_used[node] += memory
+        self.sum_cores_used[node] += cores
+
+    def survey(self, Ask ask, list names, dict ids, object candidates, uint64_t pod_salt, bint spread):
+        """Try the pod on every candidate (names; None = every node).
+
+        Answers the fitting nodes as `(name, score)`, best first; the number of the best, or -1; the names of the
+        refusing ones with their tallies, `TALLY_WIDTH` int64 each, in the same order; and the unknown names. A name
+        given twice counts once. Equal scores rank by a mix of pod and node, so that equal nodes share the load.
+        """
+        cdef Py_ssize_t limit = self.length.shape[0] if candidates is None else len(candidates)
+        cdef Py_ssize_t position, fitting = 0, refusing = 0, room = 0
+        cdef int32_t node
+        cdef int64_t[TALLY_WIDTH] tally
+        cdef int64_t* tallies = NULL
+        cdef int64_t* grown
+        cdef Ranked* ranked = <Ranked*>malloc((limit + 1) * sizeof(Ranked))
+        cdef list refused = [], unknown = []
+        cdef object name, number
+        if ranked == NULL:
+            raise MemoryError
+        try:
+            self.reserve(ask)
+            self.survey_number += 1
+            for position in range(limit):
+                if candidates is None:
+                    node = <int32_t>position
+                    if self.length[node] == 0:
+                        continue
+                else:
+                    name = candidates[position]
+                    number = ids.get(name)
+                    if number is None:
+                        unknown.append(name)
+                        continue
+                    node = number
+                    if self.seen[node] == self.survey_number:
+                        continue
+                    self.seen[node] = self.survey_number
+                if self.fit_quick(ask, node, tally):
+                    ranked[fitting].score = self.node_score(node)
+                    ranked[fitting].tie = mix(self.salt[node] ^ pod_salt)
+                    ranked[fitting].node = node
+                    fitting += 1
+                    continue
+                if refusing == room:
+                    room = room * 2 if room else 32
+                    grown = <int64_t*>realloc(tallies, room * TALLY_WIDTH * sizeof(int64_t))
+                    if grown == NULL:
+                        raise MemoryError
+                    tallies = grown
+                memcpy(&tallies[refusing * TALLY_WIDTH], tally, TALLY_WIDTH * sizeof(int64_t))
+                refused.append(names[node])
+                refusing += 1
+            qsort(ranked, fitting, sizeof(Ranked), lowest_first if spread else highest_first)
+            scores = [(names[ranked[position].node], ranked[position].score) for position in range(fitting)]
+            packed = (<char*>tallies)[:refusing * TALLY_WIDTH * sizeof(int64_t)] if refusing else b""
+            return scores, (ranked[0].node if fitting else -1), refused, packed, unknown
+        finally:
+            free(ranked)
+            free(tallies)
+
+    cdef bint fit_quick(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil:
+        # One need without an order-dependent check fits exactly if enough cards pass, whichever are taken: no sorting.
+        if ask.count == 1 and not ask.limited and not ask.needs[0].rules & NUMA_BIND:
+            return self.has_room(ask, node, tally)
+        return self.fit(ask, node, tally) >= 0
+
+    def assign(self, Ask ask, int32_t node):
+        """Choose devices on one node: `(None, tally bytes)`, or `([(need, row, memory, cores), ...], b"")` in order."""
+        cdef int64_t[TALLY_WIDTH] tally
+        cdef int32_t i, picked
+        self.reserve(ask)
+        picked = self.fit(ask, node, tally)
+        if picked < 0:
+            return None, (<char*>tally)[:TALLY_WIDTH * sizeof(int64_t)]
+        return [
+            (self.choices[i].need, self.choices[i].row, self.choices[i].memory, self.choices[i].cores)
+            for i in range(picked)
+        ], b""
+
+    def score_of(self, int32_t node) -> float:
+        """The node's score now: 0 idle, 30 full in slots, memory and cores."""
+        return self.node_score(node)
+
+    cdef int reserve(self, Ask ask) except -1:
+        # Room for every pick of the pod on the widest node, and one more for the card being tried.
+        cdef int64_t room = 1
+        cdef int32_t i
+        for i in range(ask.count):
+            room += min(ask.needs[i].count, self.widest)
+        if room <= self.choices_room:
+            return 0
+        cdef Choice* choices = <Choice*>realloc(self.choices, room * sizeof(Choice))
+        if choices == NULL:
+            raise MemoryError
+        self.choices = choices
+        cdef int32_t* undo = <int32_t*>realloc(self.undo, room * sizeof(int32_t))
+        if undo == NULL:
+            raise MemoryError
+        self.undo = undo
+        self.choices_room = <int32_t>room
+        return 0
+
+    cdef float node_score(self, int32_t node) noexcept nogil:
+        # Single precision, term by term, as HAMi reckons: rankings agree even where they hang on rounding.
+        if self.sum_slots[node] == 0 or self.sum_cores[node] == 0 or self.sum_memory[node] == 0:
+            return 0
+        cdef float used = <float>self.sum_slots_used[node] / <float>self.sum_slots[node]
+        used += <float>self.sum_cores_used[node] / <float>self.sum_cores[node]
+        used += <float>self.sum_memory_used[node] / <float>self.sum_memory[node]
+        return <float>10 * used
+
+    cdef inline int64_t memory_of(self, int32_t row, const Need* need) noexcept nogil:
+        if not need.rules & BY_PERCENT:
+            return need.memory
+        # Never 0: the library inside the container reads 0 as no limit.
+        return max(1, self.memory[row] * need.memory // 100)
+
+    cdef inline int64_t cores_of(self, int32_t row, const Need* need) noexcept nogil:
+        # The whole card is all the card has, also where core scaling below 1 leaves it less than 100.
+        if need.cores >= 100:
+            return self.cores[row] if 0 < self.cores[row] < 100 else 100
+        return need.cores
+
+    cdef inline int32_t barred(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil:
+        if not self.flags[row] & ROW_HEALTHY:
+            return UNHEALTHY
+        if self.flags[row] & ROW_CORDONED:
+            return CORDONED
+        if not verdict & ELIGIBLE:
+            return TYPE_MISMATCH
+        return FITS
+
+    cdef inline int32_t judge(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil:
+        # The checks that follow the NUMA group, except the quota, in HAMi's order: the first that fails is the reason.
+        cdef int64_t cores
+        if self.marks[row] & MARK_BARRED or (need.rules & ONLY_CHOSEN and not self.marks[row] & MARK_CHOSEN):
+            return UUID_MISMATCH
+        if self.slots[row] <= self.slots_used[row]:
+            return SLOTS_EXHAUSTED
+        if need.rules & MUTEX and self.slots_used[row] > 0:
+            return EXCLUSIVE_CONFLICT
+        if self.memory[row] - self.memory_used[row] < self.memory_of(row, need):
+            return NO_MEMORY
+        cores = self.cores_of(row, need)
+        if self.cores[row] - self.cores_used[row] < cores:
+            return NO_CORES
+        if (
+            need.rules & FULL_IS_EXCLUSIVE and need.cores >= 100
+            and self.cores[row] <= 100 and self.slots_used[row] > 0
+        ):
+            return EXCLUSIVE_CONFLICT
+        if self.cores[row] != 0 and self.cores_used[row] >= self.cores[row] and cores == 0:
+            return CORES_EXHAUSTED
+        if verdict & IS_MIG:
+            return MIG_INFEASIBLE
+        return FITS
+
+    cdef bint within_quota(self, Ask ask, int32_t picked) noexcept nogil:
+        # What the pod would book of the family with choices[0:picked + 1], collapsed by card as its record will be:
+        # the larger of the init phase (a plain init container with the sidecars before it) and of the running phase.
+        cdef const Need* need = &ask.needs[self.choices[picked].need]
+        cdef const Need* other
+        cdef int32_t i, j, row
+        cdef int64_t memory = 0, cores = 0
+        cdef int64_t peak_memory, peak_cores, side_memory, side_cores, app_memory, app_cores
+        if need.memory_left == NO_LIMIT_C and need.cores_left == NO_LIMIT_C:
+            return True
+        for i in range(picked + 1):
+            row = self.choices[i].row
+            if ask.needs[self.choices[i].need].family != need.family:
+                continue
+            for j in range(i):
+                if self.choices[j].row == row:
+                    break
+            else:
+                peak_memory = peak_cores = side_memory = side_cores = app_memory = app_cores = 0
+                for j in range(i, picked + 1):
+                    if self.choices[j].row != row:
+                        continue
+                    other = &ask.needs[self.choices[j].need]
+                    if other.role == INIT:
+                        peak_memory = max(peak_memory, side_memory + self.choices[j].memory)
+                        peak_cores = max(peak_cores, side_cores + self.choices[j].cores)
+                    elif other.role == SIDECAR:
+                        side_memory += self.choices[j].memory
+                        side_cores += self.choices[j].cores
+                    else:
+                        app_memory += self.choices[j].memory
+                        app_cores += self.choices[j].cores
+                memory += max(peak_memory, side_memory + app_memory)
+                cores += max(peak_cores, side_cores + app_cores)
+        # An amount that is not asked for is never over its limit.
+        return (memory == 0 or memory <= need.memory_left) and (cores == 0 or cores <= need.cores_left)
+
+    cdef float card_score(self, int32_t row, const Need* need, uint8_t verdict, Ask ask) noexcept nogil:
+        cdef int64_t slots = self.slots_used[row]
+        cdef int64_t cores = self.cores_used[row]
+        cdef int64_t memory = self.memory_used[row]
+        cdef float score
+        if self.slots[row] == 0 or self.cores[row] == 0 or self.memory[row] == 0:
+            return 0
+        if verdict & SCORES_REQUEST:
+            slots += need.count
+            cores += need.cores
+            memory += self.memory_of(row, need)
+        score = ask.weights[0] * (<float>slots / <float>self.slots[row])
+        score += ask.weights[1] * (<float>cores / <float>self.cores[row])
+        score += ask.weights[2] * (<float>memory / <float>self.memory[row])
+        return <float>10 * score
+
+    cdef inline bint comes_before(self, int32_t a, int32_t b, uint32_t keys) noexcept nogil:
+        # Positions in `order`; a complete tie stands in row order, and the end of the list is tried first.
+        cdef int32_t left = self.order[a], right = self.order[b]
+        cdef uint32_t key
+        while keys:
+            key = keys & 15
+            keys >>= 4
+            if key == SCORE_UP or key == SCORE_DOWN:
+                if self.score[a] != self.score[b]:
+                    return (self.score[a] < self.score[b]) == (key == SCORE_UP)
+            elif key == USED_DOWN:
+                if self.slots_used[left] != self.slots_used[right]:
+                    return self.slots_used[left] > self.slots_used[right]
+            elif self.numa[left] != self.numa[right]:
+                return (self.numa[left] < self.numa[right]) == (key == NUMA_UP)
+        return left < right
+
+    cdef int32_t sort(self, int32_t node, const Need* need, Ask ask) noexcept nogil:
+        # order[0:n] = the family's rows, ascending by the policy; answers n. Insertion: a node has a dozen rows.
+        cdef int32_t row, n = 0, i
+        cdef float score
+        cdef uint8_t verdict
+        for row in range(self.first[node], self.first[node] + self.length[node]):
+            verdict = ask.verdicts[need.kinds + self.kind[row]]
+            if not verdict & OF_FAMILY:
+                continue
+            self.order[n] = row
+            self.score[n] = self.card_score(row, need, verdict, ask)
+            i = n
+            # order[0:i] is sorted and the new row stands at i.
+            while i > 0 and self.comes_before(i, i - 1, need.keys):
+                row, score = self.order[i], self.score[i]
+                self.order[i], self.score[i] = self.order[i - 1], self.score[i - 1]
+                self.order[i - 1], self.score[i - 1] = row, score
+                i -= 1
+            n += 1
+        return n
+
+    cdef bint has_room(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil:
+        cdef const Need* need = &ask.needs[0]
+        cdef int32_t row, why
+        cdef int64_t fitting = 0, devices = 0
+        cdef uint8_t verdict
+        memset(tally, 0, TALLY_WIDTH * sizeof(int64_t))
+        for row in range(self.first[node], self.first[node] + self.length[node]):
+            verdict = ask.verdicts[need.kinds + self.kind[row]]
+            if not verdict & OF_FAMILY:
+                continue
+            devices += 1
+            why = self.barred(row, need, verdict)
+            if why == FITS:
+                why = self.judge(row, need, verdict)
+                if why >= QUOTA:
+                    tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
+            if why != FITS:
+                tally[why] += 1
+                continue
+            fitting += 1
+            if fitting == need.count:
+                return True
+        tally[DEVICES] = devices
+        if need.count > devices:
+            memset(tally, 0, WHYS * sizeof(int64_t))
+            tally[TOO_FEW_DEVICES] = 1
+        elif fitting:
+            tally[TOO_FEW_PICKED] = fitting
+        return False
+
+    cdef int32_t pick(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil:
+        # Choose the cards of one need into choices[picked:picked + count]; answers count, or -1 with the tally.
+        cdef const Need* need = &ask.needs[index]
+        cdef int32_t position, row, why, found = 0, group = -1
+        cdef uint8_t verdict
+        cdef int32_t devices = self.sort(node, need, ask)
+        memset(tally, 0, TALLY_WIDTH * sizeof(int64_t))
+        tally[DEVICES] = devices
+        for position in range(devices - 1, -1, -1):
+            # choices[picked:picked + found] are taken from order[position + 1:devices].
+            row = self.order[position]
+            verdict = ask.verdicts[need.kinds + self.kind[row]]
+            why = self.barred(row, need, verdict)
+            if why == FITS:
+                if need.rules & NUMA_BIND and self.numa[row] != group:
+                    tally[NUMA_NOT_FIT] += found
+                    found = 0
+                    group = self.numa[row]
+                why = self.judge(row, need, verdict)
+                if why >= QUOTA:
+                    tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
+                    self.choices[picked + found].need = index
+                    self.choices[picked + found].row = row
+                    self.choices[picked + found].memory = self.memory_of(row, need)
+                    self.choices[picked + found].cores = self.cores_of(row, need)
+                    if ask.limited and not self.within_quota(ask, picked + found):
+                        why = QUOTA
+            if why != FITS:
+                tally[why] += 1
+                continue
+            found += 1
+            if found == need.count:
+                return found
+        if need.count > devices:
+            memset(tally, 0, WHYS * sizeof(int64_t))
+            tally[TOO_FEW_DEVICES] = 1
+        elif found:
+            tally[TOO_FEW_PICKED] = found
+        return -1
+
+    cdef void take(self, int32_t choice) noexcept nogil:
+        cdef int32_t row = self.choices[choice].row
+        self.slots_used[row] += 1
+        self.memory_used[row] += self.choices[choice].memory
+        self.cores_used[row] += self.choices[choice].cores
+        self.undo[self.undo_length] = choice
+        self.undo_length += 1
+
+    cdef void roll_back(self, int32_t length) noexcept nogil:
+        # Give back undo[length:undo_length], newest first.
+        cdef int32_t choice, row
+        while self.undo_length > length:
+            self.undo_length -= 1
+            choice = self.undo[self.undo_length]
+            row = self.choices[choice].row
+            self.slots_used[row] -= 1
+            self.memory_used[row] -= self.choices[choice].memory
+            self.cores_used[row] -= self.choices[choice].cores
+
+    cdef int32_t fit(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil:
+        # All needs, container by container; answers the number of choices, or -1. The columns are as before afterwards.
+        # A plain init container ends before the next one starts, so it gives back what it took at once, and sees only
+        # the sidecars before it; sidecars and app containers run together and add up.
+        cdef int32_t index, found, i, picked = 0, before = 0
+        for index in range(ask.count):
+            if index == 0 or ask.needs[index].container != ask.needs[index - 1].container:
+                before = self.undo_length
+            found = self.pick(ask, index, node, picked, tally)
+            if found < 0:
+                picked = -1
+                break
+            for i in range(picked, picked + found):
+                self.take(i)
+            picked += found
+            if ask.needs[index].role == INIT and (
+                index + 1 == ask.count or ask.needs[index + 1].container != ask.needs[index].container
+            ):
+                self.roll_back(before)
+        self.roll_back(0)
+        return picked

@@ -1,0 +1,294 @@
+"""Who holds what: nodes and pods as they come, go and change, and what every device has left.
+
+The ledger is told of whole nodes and whole pods; telling the same thing twice changes nothing. What a pod holds is
+worked out once, when it arrives, and taken back exactly. A pod may be known before its node, and may hold a device that
+its node does not list (replaced, or gone for the moment): such holdings wait here and count when the device appears.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from hami.alloc.table import LARGEST, Card, Table
+from hami.model.claim import Assignment, PodRecord, PodRequest, Role
+from hami.model.device import Device, NodeRecord
+from hami.model.names import DeviceUuid, NodeName, PodUid, VendorWord
+from hami.model.vendor import Registry
+
+
+class Held(NamedTuple):
+    """What a pod holds of one device, or what all pods hold of it."""
+
+    slots: int
+    memory_mib: int
+    cores: int
+
+    def plus(self, other: "Held") -> "Held":
+        return Held(self.slots + other.slots, self.memory_mib + other.memory_mib, self.cores + other.cores)
+
+    def largest(self, other: "Held") -> "Held":
+        """The larger of each amount."""
+        return Held(max(self.slots, other.slots), max(self.memory_mib, other.memory_mib), max(self.cores, other.cores))
+
+
+NOTHING = Held(0, 0, 0)
+DeviceKey = tuple[VendorWord, DeviceUuid]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceUsage:
+    """One device and what pods hold of it; the used amounts may exceed the device's own."""
+
+    vendor: VendorWord
+    device: Device
+    cordoned: bool
+    used_slots: int
+    used_memory_mib: int
+    used_cores: int
+
+
+def holdings(record: PodRecord) -> Mapping[DeviceKey, Held]:
+    """What a pod holds of each device now.
+
+    Plain init containers run one after another, each beside the sidecars declared before it; then all sidecars and app
+    containers run together. The pod holds the larger of the two phases in every amount, and after the last plain init
+    container has succeeded only the second.
+    """
+    peak: dict[DeviceKey, Held] = {}
+    sidecars: dict[DeviceKey, Held] = {}
+    apps: dict[DeviceKey, Held] = {}
+    for vendor, segments in record.segments.items():
+        for position, segment in enumerate(segments):
+            role = record.roles[position] if position < len(record.roles) else Role.APP
+            container: dict[DeviceKey, Held] = {}
+            for share in segment:
+                # Instances of releases before 2.10 are written `GPU-x[template-slot]`: what they use, the card uses.
+                key = vendor, DeviceUuid(share.uuid.partition("[")[0])
+                held = Held(1, _bounded(share.memory_mib), _bounded(share.cores))
+                container[key] = container.get(key, NOTHING).plus(held)
+            for key, held in container.items():
+                if role is Role.INIT:
+                    beside = sidecars.get(key, NOTHING).plus(held)
+                    peak[key] = peak.get(key, NOTHING).largest(beside)
+                else:
+                    phase = sidecars if role is Role.SIDECAR else apps
+                    phase[key] = phase.get(key, NOTHING).plus(held)
+    running = {key: sidecars.get(key, NOTHING).plus(apps.get(key, NOTHING)) for key in sidecars | apps}
+    if record.inits_done:
+        return running
+    return {key: peak.get(key, NOTHING).largest(running.get(key, NOTHING)) for key in peak | running}
+
+
+def hold_of(request: PodRequest, assignment: Assignment) -> PodRecord:
+    """A decision not yet bound, as the ledger counts it."""
+    return PodRecord(
+        uid=request.uid,
+        key=request.key,
+        node=assignment.node,
+        roles=tuple(container.role for container in request.containers),
+        segments=assignment.segments,
+    )
+
+
+class Ledger:
+    """The picture of the cluster that placement decides on. Not safe for use by several threads."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.table = Table()
+        self._nodes: dict[NodeName, NodeRecord] = {}
+        self._pods: dict[PodUid, PodRecord] = {}
+        self._held: dict[PodUid, Mapping[DeviceKey, Held]] = {}
+        self._on_node: dict[NodeName, dict[PodUid, None]] = {}
+        self._in_namespace: dict[tuple[str, VendorWord], tuple[int, int]] = {}
+
+    @property
+    def nodes(self) -> Mapping[NodeName, NodeRecord]:
+        """Every node told of, with or without devices."""
+        return self._nodes
+
+    @property
+    def pods(self) -> Mapping[PodUid, PodRecord]:
+        """Every pod that holds devices."""
+        return self._pods
+
+    def node(self, name: NodeName) -> NodeRecord | None:
+        """A node as it was last told, or None."""
+        return self._nodes.get(name)
+
+    def pod(self, uid: PodUid) -> PodRecord | None:
+        """What a pod holds, or None."""
+        return self._pods.get(uid)
+
+    def pods_on(self, node: NodeName) -> tuple[PodRecord, ...]:
+        """The pods that hold devices of a node, known or not."""
+        return tuple(self._pods[uid] for uid in self._on_node.get(node, ()))
+
+    def put_node(self, record: NodeRecord) -> bool:
+        """Take over a node as it is now; False if nothing about it is new.
+
+        Families the registry does not know are left out. A node without devices is known, but not registered.
+        """
+        if self._nodes.get(record.name) == record:
+            return False
+        self._nodes[record.name] = record
+        cards = self._cards(record)
+        if not cards:
+            self.table.drop(record.name)
+            return True
+        self.table.put(record.name, cards)
+        for uid in self._on_node.get(record.name, ()):
+            self._book(record.name, self._held[uid], 1)
+        return True
+
+    def drop_node(self, name: NodeName) -> bool:
+        """Forget a node. Its pods stay known, and count again if it comes back. False if it was not known."""
+        self.table.drop(name)
+        return self._nodes.pop(name, None) is not None
+
+    def put_pod(self, record: PodRecord) -> bool:
+        """Take over what a pod holds now, in place of what it held before; False if nothing is new."""
+        known = self._pods.get(record.uid)
+        if known == record:
+            return False
+        if known is not None:
+            self.drop_pod(record.uid)
+        self._pods[record.uid] = record
+        self._held[record.uid] = holdings(record)
+        self._on_node.setdefault(record.node, {})[record.uid] = None
+        self._count(record, 1)
+        return True
+
+    def drop_pod(self, uid: PodUid) -> bool:
+        """Give back all a pod holds; False if it held nothing."""
+        record = self._pods.pop(uid, None)
+        if record is None:
+            return False
+        self._count(record, -1)
+        del self._held[uid]
+        siblings = self._on_node[record.node]
+        del siblings[uid]
+        if not siblings:
+            del self._on_node[record.node]
+        return True
+
+    @contextmanager
+    def without(self, uid: PodUid | None) -> Iterator[None]:
+        """Decide as if a pod held nothing, as when it is placed anew."""
+        record = None if uid is None else self._pods.get(uid)
+        if record is None:
+            yield
+            return
+        self._count(record, -1)
+        try:
+            yield
+        finally:
+            self._count(record, 1)
+
+    def usage(self, node: NodeName) -> tuple[DeviceUsage, ...]:
+        """Every registered device of a node, by family in registry order, then by index; empty when unregistered."""
+        columns = self.table.columns
+        return tuple(
+            DeviceUsage(
+                vendor=card.vendor,
+                device=card.device,
+                cordoned=card.cordoned,
+                used_slots=columns["slots_used"][row],
+                used_memory_mib=columns["memory_used"][row],
+                used_cores=columns["cores_used"][row],
+            )
+            for row in self.table.span(node)
+            if (card := self.table.cards[row]) is not None
+        )
+
+    def strays(self, node: NodeName) -> Mapping[DeviceKey, Held]:
+        """What pods hold of devices that the node does not list."""
+        found: dict[DeviceKey, Held] = {}
+        for uid in self._on_node.get(node, ()):
+            for key, held in self._held[uid].items():
+                if self.table.row(node, *key) is None:
+                    found[key] = found.get(key, NOTHING).plus(held)
+        return found
+
+    def held_by(self, uid: PodUid) -> Mapping[DeviceKey, Held]:
+        """What a pod holds of each device now; empty when it holds nothing."""
+        return self._held.get(uid, {})
+
+    def namespace_usage(self, namespace: str, vendor: VendorWord) -> tuple[int, int]:
+        """Memory in MiB and cores in percent that a namespace's pods hold of a family."""
+        return self._in_namespace.get((namespace, vendor), (0, 0))
+
+    def check(self) -> None:
+        """Recount everything from the records; AssertionError names the first difference."""
+        spans: list[tuple[int, int]] = []
+        for name, record in self._nodes.items():
+            cards = self._cards(record)
+            span = self.table.span(name)
+            assert [self.table.cards[row] for row in span] == cards, f"{name}: cards differ from its record"
+            assert bool(cards) == (name in self.table.ids), f"{name}: registered without cards, or not with them"
+            if cards:
+                spans.append((span.start, span.stop))
+                self._check_node(name, cards)
+        assert set(self.table.ids) <= set(self._nodes), "a node is registered that is not known"
+        spans.sort()
+        for (_, stop), (start, _) in pairwise(spans):
+            assert stop <= start, f"rows {start} to {stop} belong to two nodes"
+        assert not any(self.table.columns["marks"]), "a mark outlived its request"
+        totals: dict[tuple[str, VendorWord], tuple[int, int]] = {}
+        for uid, pod in self._pods.items():
+            assert self._held[uid] == holdings(pod), f"{pod.key}: holdings differ from its record"
+            assert uid in self._on_node[pod.node], f"{pod.key}: not listed on {pod.node}"
+            for (vendor, _), held in self._held[uid].items():
+                memory, cores = totals.get((pod.key.namespace, vendor), (0, 0))
+                totals[pod.key.namespace, vendor] = memory + held.memory_mib, cores + held.cores
+        assert sum(map(len, self._on_node.values())) == len(self._pods), "a node lists a pod that is gone"
+        assert {k: v for k, v in totals.items() if v != (0, 0)} == self._in_namespace, "namespace sums differ"
+
+    def _check_node(self, name: NodeName, cards: list[Card]) -> None:
+        used: dict[DeviceKey, Held] = {}
+        for uid in self._on_node.get(name, ()):
+            for key, held in self._held[uid].items():
+                used[key] = used.get(key, NOTHING).plus(held)
+        total, total_used = NOTHING, NOTHING
+        for usage, card in zip(self.usage(name), cards, strict=True):
+            expected = used.get((card.vendor, card.device.uuid), NOTHING)
+            counted = Held(usage.used_slots, usage.used_memory_mib, usage.used_cores)
+            assert counted == expected, f"{name} {card.device.uuid}: columns say {counted}, pods hold {expected}"
+            total = total.plus(Held(card.device.slots, card.device.memory_mib, card.device.cores))
+            total_used = total_used.plus(expected)
+        node, sums = self.table.ids[name], self.table.node_columns
+        kept = Held(*(sums[f"sum_{what}"][node] for what in ("slots", "memory", "cores")))
+        kept_used = Held(*(sums[f"sum_{what}_used"][node] for what in ("slots", "memory", "cores")))
+        assert (kept, kept_used) == (total, total_used), f"{name}: node sums differ from its devices"
+
+    def _cards(self, record: NodeRecord) -> list[Card]:
+        listed = {inventory.vendor: inventory.devices for inventory in record.inventories}
+        return [
+            Card(vendor=vendor.name, device=device, cordoned=device.uuid in record.cordoned)
+            for vendor in self.registry
+            for device in sorted(listed.get(vendor.name, ()), key=lambda device: (device.index, device.uuid))
+        ]
+
+    def _count(self, record: PodRecord, sign: int) -> None:
+        held = self._held[record.uid]
+        self._book(record.node, held, sign)
+        for (vendor, _), part in held.items():
+            key = record.key.namespace, vendor
+            memory, cores = self._in_namespace.get(key, (0, 0))
+            memory, cores = memory + sign * part.memory_mib, cores + sign * part.cores
+            if memory or cores:
+                self._in_namespace[key] = memory, cores
+            else:
+                self._in_namespace.pop(key, None)
+
+    def _book(self, node: NodeName, held: Mapping[DeviceKey, Held], sign: int) -> None:
+        for (vendor, uuid), part in held.items():
+            row = self.table.row(node, vendor, uuid)
+            if row is not None:
+                self.table.book(node, row, sign * part.slots, sign * part.memory_mib, sign * part.cores)
+
+
+def _bounded(amount: int) -> int:
+    return max(0, min(amount, LARGEST))

@@ -1,0 +1,317 @@
+"""The typed face of `_fit`: keeps the columns, packs a request, unpacks the winner.
+
+Columns are arrays of the standard library that grow by doubling; the engine sees the same memory. A node owns a block
+of adjacent rows. A block given back is used again by the next node of as many devices, so that coming and going nodes
+leave no holes. Who holds what is the ledger's; here it is only numbers.
+"""
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+from hami.alloc._fit import NO_LIMIT, NUMBERS, Ask, Rows
+from hami.alloc.policy import card_policy
+from hami.model.claim import ANY_DEVICE, Assignment, Percent, PodRequest, Role, Selection, Share
+from hami.model.device import MIG, Device
+from hami.model.names import DeviceUuid, NodeName, VendorWord
+from hami.model.vendor import Registry, Rule
+
+LARGEST: Final = 2**40
+"""Amounts are cut here. No device has as many MiB, and a million such shares still fit a 64-bit column."""
+
+_HEALTHY: Final = NUMBERS["ROW_HEALTHY"]
+_CORDONED: Final = NUMBERS["ROW_CORDONED"]
+_ROLES: Final = {role: NUMBERS[role.name] for role in Role}
+_ROW_COLUMNS: Final = {
+    "kind": "i",
+    "numa": "i",
+    "flags": "B",
+    "marks": "B",
+    "slots": "q",
+    "slots_used": "q",
+    "memory": "q",
+    "memory_used": "q",
+    "cores": "q",
+    "cores_used": "q",
+}
+_SUMS: Final = ("slots", "memory", "cores")
+_NODE_COLUMNS: Final = {
+    "first": "i",
+    "length": "i",
+    "salt": "Q",
+    "seen": "i",
+    **{f"sum_{name}": "q" for name in _SUMS},
+    **{f"sum_{name}_used": "q" for name in _SUMS},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One device of a node as it is placed on: its family, and whether it takes new work."""
+
+    vendor: VendorWord
+    device: Device
+    cordoned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What devices have in common for a selection: interned to a small number."""
+
+    vendor: VendorWord
+    model: str
+    mode: str
+
+
+class Table:
+    """Columns of every device of the cluster, and the numbers that stand for names."""
+
+    def __init__(self) -> None:
+        self.rows = Rows()
+        self.ids: dict[str, int] = {}
+        """Registered nodes: name to number."""
+        self.names: list[str] = []
+        """Number to name; a number without a node has an empty name and no rows."""
+        self.columns = {name: array(code, bytes(array(code).itemsize)) for name, code in _ROW_COLUMNS.items()}
+        self.node_columns = {name: array(code, bytes(array(code).itemsize)) for name, code in _NODE_COLUMNS.items()}
+        self.cards: list[Card | None] = []
+        self._attach()
+        self._free_ids: list[int] = []
+        self._free_blocks: dict[int, list[int]] = {}
+        self._rows_by_uuid: dict[DeviceUuid, tuple[int, ...]] = {}
+        self._kinds: dict[_Kind, int] = {}
+        self._verdicts: dict[tuple[VendorWord, Selection, bool], bytes] = {}
+
+    def put(self, name: NodeName, cards: Sequence[Card]) -> None:
+        """Register a node with at least one card, all unused, in the order in which complete ties stand."""
+        self.drop(name)
+        node = self._claim_id(name)
+        first = self._claim_block(len(cards))
+        self.node_columns["first"][node] = first
+        self.node_columns["length"][node] = len(cards)
+        self.node_columns["salt"][node] = salt(name)
+        for row, card in enumerate(cards, first):
+            self._write(row, card)
+        for total in _SUMS:
+            self.node_columns[f"sum_{total}"][node] = sum(self.columns[total][first : first + len(cards)])
+            self.node_columns[f"sum_{total}_used"][node] = 0
+        self.rows.widen(len(cards))
+
+    def drop(self, name: NodeName) -> None:
+        """Forget a node and its devices; nothing happens if it is not there."""
+        node = self.ids.pop(name, None)
+        if node is None:
+            return
+        first, length = self.node_columns["first"][node], self.node_columns["length"][node]
+        for row in range(first, first + length):
+            self._unlist(row)
+        self.node_columns["length"][node] = 0
+        self.names[node] = ""
+        self._free_ids.append(node)
+        self._free_blocks.setdefault(length, []).append(first)
+
+    def span(self, name: NodeName) -> range:
+        """The rows of a node; empty when it is not registered."""
+        node = self.ids.get(name)
+        if node is None:
+            return range(0)
+        first = self.node_columns["first"][node]
+        return range(first, first + self.node_columns["length"][node])
+
+    def row(self, name: NodeName, vendor: VendorWord, uuid: DeviceUuid) -> int | None:
+        """The row of one device of a node."""
+        span = self.span(name)
+        for row in self._rows_by_uuid.get(uuid, ()):
+            if row in span and (card := self.cards[row]) is not None and card.vendor == vendor:
+                return row
+        return None
+
+    def book(self, name: NodeName, row: int, slots: int, memory_mib: int, cores: int) -> None:
+        """Add to what is held of a device; negative numbers give back."""
+        self.rows.book(self.ids[name], row, slots, memory_mib, cores)
+
+    def pack(
+        self,
+        request: PodRequest,
+        registry: Registry,
+        *,
+        card_policy_word: str,
+        left: Mapping[VendorWord, tuple[int | None, int | None]],
+        request_scored: bool,
+    ) -> Ask:
+        """A request as the engine reads it. `left` is what quotas still allow, (MiB, cores) by family."""
+        verdicts = b""
+        offsets: dict[VendorWord, int] = {}
+        needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int]] = []
+        for container, asking in enumerate(request.containers):
+            for need in asking.needs:
+                selection = request.selections.get(need.vendor, ANY_DEVICE)
+                if need.vendor not in offsets:
+                    offsets[need.vendor] = len(verdicts)
+                    verdicts += self._verdict(need.vendor, selection, request_scored)
+                policy = card_policy(card_policy_word, numa_bind=selection.numa_bind)
+                memory_left, cores_left = left.get(need.vendor, (None, None))
+                by_percent = isinstance(need.memory, Percent)
+                needs.append(
+                    (
+                        container,
+                        _ROLES[asking.role],
+                        list(offsets).index(need.vendor),
+                        need.count,
+                        min(need.memory.amount, LARGEST),
+                        need.cores,
+                        _rules(selection, registry[need.vendor].rules, by_percent=by_percent, mutex=policy.mutex),
+                        sum(key << 4 * place for place, key in enumerate(policy.keys)),
+                        offsets[need.vendor],
+                        NO_LIMIT if memory_left is None else memory_left,
+                        NO_LIMIT if cores_left is None else cores_left,
+                    )
+                )
+        return Ask(needs, verdicts, request.weights)
+
+    @contextmanager
+    def marked(self, request: PodRequest) -> Iterator[None]:
+        """The rows that the request's UUID lists name carry their marks for the time of one decision."""
+        touched: list[int] = []
+        for vendor, selection in request.selections.items():
+            for uuids, mark in (
+                (selection.uuid_in, NUMBERS["MARK_CHOSEN"]),
+                (selection.uuid_out, NUMBERS["MARK_BARRED"]),
+            ):
+                for uuid in uuids:
+                    for row in self._rows_by_uuid.get(uuid, ()):
+                        if (card := self.cards[row]) is not None and card.vendor == vendor:
+                            self.columns["marks"][row] |= NUMBERS[name]
+                            touched.append(row)
+        try:
+            yield
+        finally:
+            for row in touched:
+                self.columns["marks"][row] = 0
+
+    def assignment(
+        self, request: PodRequest, node: NodeName, choices: Sequence[tuple[int, int, int, int]]
+    ) -> Assignment:
+        """The engine's choices (need, row, MiB, cores) as shares: one segment a container for every family asked."""
+        order = [
+            (container, need.vendor) for container, asking in enumerate(request.containers) for need in asking.needs
+        ]
+        segments: dict[VendorWord, list[list[Share]]] = {
+            vendor: [[] for _ in request.containers] for _, vendor in order
+        }
+        for index, row, memory_mib, cores in choices:
+            container, vendor = order[index]
+            card = self.cards[row]
+            assert card is not None, "the engine chose a row without a device"
+            share = Share(uuid=card.device.uuid, kind=vendor, memory_mib=memory_mib, cores=cores)
+            segments[vendor][container].append(share)
+        return Assignment(node=node, segments={vendor: tuple(map(tuple, parts)) for vendor, parts in segments.items()})
+
+    def _verdict(self, vendor: VendorWord, selection: Selection, request_scored: bool) -> bytes:
+        """One byte a kind: does it count, and is it accepted. Kept, because pods of one workload ask alike."""
+        key = (vendor, selection, request_scored)
+        if (known := self._verdicts.get(key)) is None:
+            if len(self._verdicts) >= 256:
+                self._verdicts.clear()
+            known = bytes(_judge(kind, vendor, selection, request_scored) for kind in self._kinds)
+            self._verdicts[key] = known
+        return known
+
+    def _write(self, row: int, card: Card) -> None:
+        device, columns = card.device, self.columns
+        kind = _Kind(card.vendor, device.model, device.mode)
+        if kind not in self._kinds:
+            self._kinds[kind] = len(self._kinds)
+            self._verdicts.clear()
+        columns["kind"][row] = self._kinds[kind]
+        columns["numa"][row] = device.numa
+        columns["flags"][row] = (_HEALTHY if device.healthy else 0) | (_CORDONED if card.cordoned else 0)
+        columns["slots"][row] = device.slots
+        columns["memory"][row] = device.memory_mib
+        columns["cores"][row] = device.cores
+        for column in ("slots_used", "memory_used", "cores_used", "marks"):
+            columns[column][row] = 0
+        self.cards[row] = card
+        self._rows_by_uuid[device.uuid] = (*self._rows_by_uuid.get(device.uuid, ()), row)
+
+    def _unlist(self, row: int) -> None:
+        card = self.cards[row]
+        assert card is not None, "a node's row has no device"
+        self.cards[row] = None
+        if rest := tuple(other for other in self._rows_by_uuid[card.device.uuid] if other != row):
+            self._rows_by_uuid[card.device.uuid] = rest
+        else:
+            del self._rows_by_uuid[card.device.uuid]
+
+    def _claim_id(self, name: NodeName) -> int:
+        if self._free_ids:
+            node = self._free_ids.pop()
+            self.names[node] = name
+        else:
+            node = len(self.names)
+            self.names.append(name)
+            if node >= len(self.node_columns["first"]):
+                self.node_columns = {key: _doubled(column, node + 1) for key, column in self.node_columns.items()}
+                self._attach()
+        self.ids[name] = node
+        return node
+
+    def _claim_block(self, length: int) -> int:
+        if free := self._free_blocks.get(length):
+            return free.pop()
+        first = len(self.cards)
+        self.cards.extend([None] * length)
+        if len(self.cards) > len(self.columns["kind"]):
+            self.columns = {key: _doubled(column, len(self.cards)) for key, column in self.columns.items()}
+            self._attach()
+        return first
+
+    def _attach(self) -> None:
+        self.rows.attach_rows(**self.columns)
+        self.rows.attach_nodes(**self.node_columns)
+
+
+def salt(text: str) -> int:
+    """64 bits that tell names apart, equal in every process: ties between equal nodes are broken by them."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _judge(kind: _Kind, vendor: VendorWord, selection: Selection, request_scored: bool) -> int:
+    if kind.vendor != vendor:
+        return 0
+    model = kind.model.lower()
+    fits = (
+        (not selection.type_in or any(word.lower() in model for word in selection.type_in))
+        and not any(word.lower() in model for word in selection.type_out)
+        and (selection.mode is None or kind.mode in selection.mode)
+    )
+    # HAMi adds the request to a card's score only where the model is exactly the vendor word.
+    scored = request_scored or kind.model == vendor
+    verdict = NUMBERS["OF_FAMILY"]
+    if fits:
+        verdict |= NUMBERS["ELIGIBLE"]
+    if kind.mode == MIG:
+        verdict |= NUMBERS["IS_MIG"]
+    if scored:
+        verdict |= NUMBERS["SCORES_REQUEST"]
+    return verdict
+
+
+def _rules(selection: Selection, rules: Rule, *, by_percent: bool, mutex: bool) -> int:
+    chosen = {
+        "BY_PERCENT": by_percent,
+        "NUMA_BIND": selection.numa_bind,
+        "ONLY_CHOSEN": bool(selection.uuid_in),
+        "MUTEX": mutex or Rule.SHARED not in rules,
+        "FULL_IS_EXCLUSIVE": Rule.FULL_CORES_IS_EXCLUSIVE in rules,
+    }
+    return sum(NUMBERS[name] for name, holds in chosen.items() if holds)
+
+
+def _doubled(column: "array[int]", least: int) -> "array[int]":
+    larger = array(column.typecode, column)
+    larger.extend(bytes(max(least, 2 * len(column)) - len(column)))
+    return larger
