@@ -177,10 +177,7 @@ class Table:
         """The rows that the request's UUID lists name carry their marks for the time of one decision."""
         touched: list[int] = []
         for vendor, selection in request.selections.items():
-            for uuids, mark in (
-                (selection.uuid_in, NUMBERS["MARK_CHOSEN"]),
-                (selection.uuid_out, NUMBERS["MARK_BARRED"]),
-            ):
+            for name, uuids in (("MARK_CHOSEN", selection.uuid_in), ("MARK_BARRED", selection.uuid_out)):
                 for uuid in uuids:
                     for row in self._rows_by_uuid.get(uuid, ()):
                         if (card := self.cards[row]) is not None and card.vendor == vendor:
