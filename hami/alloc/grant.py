@@ -99,7 +99,7 @@ def grant(
 
 
 def mig_grant(shares: Sequence[Share], vendor: Vendor, *, devices: Sequence[DeviceNode] = ()) -> Grant:
-    """The grant of a container on MIG instances: the hardware holds the limits, so there is neither library nor region."""
+    """The grant of a container on MIG instances: the hardware holds the limits, so no library and no region."""
     return Grant(env={vendor.env.visible: _uuids(shares)}, devices=tuple(devices))
 
 
