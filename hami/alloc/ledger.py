@@ -64,8 +64,7 @@ def holdings(record: PodRecord) -> Mapping[DeviceKey, Held]:
             role = record.roles[position] if position < len(record.roles) else Role.APP
             container: dict[DeviceKey, Held] = {}
             for share in segment:
-                # Instances of releases before 2.10 are written `GPU-x[template-slot]`: what they use, the card uses.
-                key = vendor, DeviceUuid(share.uuid.partition("[")[0])
+                key = vendor, share.uuid
                 held = Held(1, _bounded(share.memory_mib), _bounded(share.cores))
                 container[key] = container.get(key, NOTHING).plus(held)
             for key, held in container.items():
