@@ -1,0 +1,212 @@
+"""What the chart renders: HAMi's names, configuration our readers accept, clear refusals of values that cannot work."""
+
+import base64
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hami.model.settings import DEFAULT_DEVICE_CONFIG, read_device_config
+from tests.deploy.conftest import CHART, Render, RenderError
+
+
+def one(objects: Iterable[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    found = [o for o in objects if (o["kind"], o["metadata"]["name"]) == (kind, name)]
+    assert len(found) == 1, f"{kind} {name}: {len(found)} found"
+    return found[0]
+
+
+def pod_spec(objects: Iterable[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = one(objects, kind, name)["spec"]["template"]["spec"]
+    return spec
+
+
+def container(spec: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = [c for c in spec["containers"] if c["name"] == name]
+    return dict(found)
+
+
+def test_it_lints(helm: Path) -> None:
+    done = subprocess.run([str(helm), "lint", "--strict", str(CHART)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_objects_carry_the_names_other_programs_look_for(render: Render) -> None:
+    objects = render()
+    names = {(o["kind"], o["metadata"]["name"]) for o in objects}
+    assert names >= {
+        ("Deployment", "hami-scheduler"),
+        ("Service", "hami-scheduler"),
+        ("ConfigMap", "hami-scheduler"),
+        ("ConfigMap", "hami-scheduler-device"),
+        ("MutatingWebhookConfiguration", "hami-webhook"),
+        ("DaemonSet", "hami-device-plugin"),
+        ("ConfigMap", "hami-device-plugin"),
+        ("Service", "hami-device-plugin-monitor"),
+        ("ClusterRole", "hami-device-plugin-monitor"),
+        ("ClusterRoleBinding", "hami-scheduler-kube"),
+        ("ClusterRoleBinding", "hami-scheduler-volume"),
+    }
+    assert ("Secret", "hami-scheduler-tls") not in names, (
+        "HAMi's Secret has no owner marks; an upgrade would fail on it"
+    )
+
+
+def test_selectors_stay_as_they_are_in_running_releases(render: Render) -> None:
+    objects = render()
+    for kind, name, component in [
+        ("Deployment", "hami-scheduler", "hami-scheduler"),
+        ("DaemonSet", "hami-device-plugin", "hami-device-plugin"),
+    ]:
+        assert one(objects, kind, name)["spec"]["selector"]["matchLabels"] == {
+            "app.kubernetes.io/component": component,
+            "app.kubernetes.io/name": "hami",
+            "app.kubernetes.io/instance": "hami",
+        }
+
+
+def test_the_device_configuration_is_what_our_reader_takes_for_its_defaults(render: Render) -> None:
+    text = one(render(), "ConfigMap", "hami-scheduler-device")["data"]["device-config.yaml"]
+    config = read_device_config(yaml.safe_load(text))
+    assert config.warnings == ()
+    assert config.nvidia == DEFAULT_DEVICE_CONFIG.nvidia
+
+
+def test_values_reach_the_device_configuration(render: Render) -> None:
+    objects = render(
+        "resourceName=example.com/gpu", "devicePlugin.deviceSplitCount=4", "devicePlugin.disablecorelimit=true"
+    )
+    text = one(objects, "ConfigMap", "hami-scheduler-device")["data"]["device-config.yaml"]
+    nvidia = yaml.safe_load(text)["nvidia"]
+    assert (nvidia["resourceCountName"], nvidia["deviceSplitCount"], nvidia["gpuCorePolicy"]) == (
+        "example.com/gpu",
+        4,
+        "disable",
+    )
+    scheduler = yaml.safe_load(one(objects, "ConfigMap", "hami-scheduler")["data"]["config.yaml"])
+    assert {"name": "example.com/gpu", "ignoredByScheduler": True} in scheduler["extenders"][0]["managedResources"]
+
+
+def test_filter_and_bind_are_served_on_loopback_only(render: Render) -> None:
+    objects = render()
+    config = yaml.safe_load(one(objects, "ConfigMap", "hami-scheduler")["data"]["config.yaml"])
+    (extender,) = config["extenders"]
+    assert extender["urlPrefix"] == "http://127.0.0.1:9440"
+    assert extender["nodeCacheCapable"] is True
+    assert "prioritizeVerb" not in extender
+    arguments = container(pod_spec(objects, "Deployment", "hami-scheduler"), "vgpu-scheduler-extender")["args"]
+    assert "--extender_bind=127.0.0.1:9440" in arguments
+
+
+def test_a_ranked_answer_brings_its_verb(render: Render) -> None:
+    config = yaml.safe_load(
+        one(render("scheduler.filterAnswer=ranked"), "ConfigMap", "hami-scheduler")["data"]["config.yaml"]
+    )
+    assert config["extenders"][0]["prioritizeVerb"] == "prioritize"
+
+
+def test_the_webhook_trusts_the_certificate_that_is_served(render: Render) -> None:
+    objects = render()
+    secret = one(objects, "Secret", "hami-scheduler-serving")["data"]
+    webhook = one(objects, "MutatingWebhookConfiguration", "hami-webhook")["webhooks"][0]
+    assert webhook["name"] == "vgpu.hami.io"
+    assert webhook["clientConfig"]["caBundle"] == secret["ca"]
+    assert b"BEGIN CERTIFICATE" in base64.b64decode(secret["tls.crt"])
+    assert webhook["failurePolicy"] == "Ignore"
+    for selector in ("namespaceSelector", "objectSelector"):
+        assert {"key": "hami.io/webhook", "operator": "NotIn", "values": ["ignore"]} in webhook[selector][
+            "matchExpressions"
+        ]
+
+
+def test_the_scheduler_pod_needs_no_privilege(render: Render) -> None:
+    spec = pod_spec(render(), "Deployment", "hami-scheduler")
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    for each in spec["containers"]:
+        assert each["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert each["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_roles_hold_no_write_beyond_what_is_done(render: Render) -> None:
+    writes = {"create", "update", "patch", "delete", "deletecollection", "*"}
+    allowed = {
+        "hami-scheduler": {
+            ("pods", "patch"),
+            ("pods/binding", "create"),
+            ("nodes", "patch"),
+            ("events", "create"),
+            ("events", "patch"),
+        },
+        "hami-device-plugin-monitor": {
+            ("pods", "patch"),
+            ("nodes", "patch"),
+            ("events", "create"),
+            ("events", "patch"),
+        },
+    }
+    objects = render()
+    for name, expected in allowed.items():
+        rules = one(objects, "ClusterRole", name)["rules"]
+        given = {(r, v) for rule in rules for r in rule["resources"] for v in rule["verbs"] if v in writes}
+        assert given == expected
+
+
+def test_both_containers_of_the_plugin_meet_in_one_directory(render: Render) -> None:
+    spec = pod_spec(render("global.gpuHookPath=/opt/gpu"), "DaemonSet", "hami-device-plugin")
+    environment = {
+        name: {e["name"]: e.get("value") for e in container(spec, name)["env"]}
+        for name in ("device-plugin", "vgpu-monitor")
+    }
+    assert environment["device-plugin"]["HOOK_PATH"] == "/opt/gpu"
+    assert environment["vgpu-monitor"]["HOOK_PATH"] == "/opt/gpu/vgpu"
+    (host,) = [v["hostPath"]["path"] for v in spec["volumes"] if v["name"] == "lib"]
+    assert host == "/opt/gpu/vgpu"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("devicePlugin.libPath=/opt/elsewhere", "devicePlugin.libPath"),
+        ("devicePlugin.monitor.ctrPath=/opt/elsewhere", "devicePlugin.monitor.ctrPath"),
+        ("scheduler.extender.image.repository=projecthami/hami", "image.allowForeign"),
+        ("scheduler.defaultSchedulerPolicy.nodeSchedulerPolicy=sideways", "nodeSchedulerPolicy"),
+        ("devicePlugin.deviceSplitCount=0", "deviceSplitCount"),
+        ("resourceName=gpu", "resourceName"),
+        ("scheduler.nodeLockExpire=soon", "nodeLockExpire"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_name(render: Render, value: str, message: str) -> None:
+    with pytest.raises(RenderError, match=message):
+        render(value)
+
+
+@pytest.mark.parametrize("kube", ["1.23.0", "1.26.0", "1.30.0", "1.33.0", "1.35.0", "1.36.0", "1.37.0"])
+def test_it_renders_for_every_supported_version(render: Render, kube: str) -> None:
+    objects = render(kube=kube)
+    text = one(objects, "ConfigMap", "hami-scheduler")["data"]["config.yaml"]
+    minor = int(kube.split(".")[1])
+    assert yaml.safe_load(text)["apiVersion"].endswith("v1" if minor >= 25 else "v1beta2")
+    image = container(pod_spec(objects, "Deployment", "hami-scheduler"), "kube-scheduler")["image"]
+    assert image == f"registry.k8s.io/kube-scheduler:v{kube}"
+
+
+def test_a_mirror_keeps_the_path_people_have_there(render: Render) -> None:
+    spec = pod_spec(render("global.imageRegistry=mirror.example.com"), "Deployment", "hami-scheduler")
+    assert container(spec, "kube-scheduler")["image"].startswith("mirror.example.com/google_containers/kube-scheduler:")
+    assert container(spec, "vgpu-scheduler-extender")["image"].startswith("mirror.example.com/hami/hami:")
+
+
+def test_without_leader_election_only_one_decides(render: Render) -> None:
+    spec = one(render("scheduler.leaderElect=false", "scheduler.replicas=3"), "Deployment", "hami-scheduler")["spec"]
+    assert (spec["replicas"], spec["strategy"]["type"]) == (1, "Recreate")
+
+
+def test_cert_manager_takes_over_the_pair(render: Render) -> None:
+    objects = render("scheduler.certManager.enabled=true")
+    assert not [o for o in objects if o["kind"] == "Secret"]
+    webhook = one(objects, "MutatingWebhookConfiguration", "hami-webhook")
+    assert "caBundle" not in webhook["webhooks"][0]["clientConfig"]
+    assert one(objects, "Certificate", "hami-scheduler-serving-cert")["spec"]["secretName"] == "hami-scheduler-serving"
