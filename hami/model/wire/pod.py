@@ -98,7 +98,7 @@ def read_segments(text: str, field: str, *, asked: Sequence[int], roles: Sequenc
     pieces = text.split(";")
     if not pieces[-1]:
         pieces.pop()
-    found = [_read_segment(piece, f"{field}[{i}]", problems) for i, piece in enumerate(pieces)]
+    found = [_read_segment(piece, f"{field}[{i}]", problems) if piece else () for i, piece in enumerate(pieces)]
     result: list[tuple[Share, ...]] = [()] * len(roles)
     owners = _owners([len(cards) for cards in found], asked, roles)
     if owners is None:
@@ -197,7 +197,7 @@ def _write_share(share: Share) -> str:
     return f"{share.uuid},{share.kind},{share.memory_mib},{share.cores}:"
 
 
-def _read_segment(piece: str, field: str, problems: _Problems) -> list[Share | None]:
+def _read_segment(piece: str, field: str, problems: _Problems) -> Sequence[Share | None]:
     """The cards of one segment; None for one that cannot be used but still shows whose segment this is."""
     cards: list[Share | None] = []
     for position, card in enumerate(piece.split(":")):
