@@ -1,0 +1,49 @@
+"""Who is slowed and who waits. Times are seconds since a container last had work on its devices."""
+
+import pytest
+
+from hami.alloc.feedback import HOLD_S, ContainerUse, feedback
+from hami.model.names import DeviceUuid
+
+
+def use(name: str, devices: str, priority: int, idle_s: float | None) -> ContainerUse:
+    uuids = frozenset(DeviceUuid(f"GPU-{letter}") for letter in devices)
+    return ContainerUse(id=name, devices=uuids, priority=priority, idle_s=idle_s)
+
+
+@pytest.mark.parametrize(
+    ("uses", "blocked", "sharing"),
+    [
+        pytest.param([use("x", "a", 1, 0)], "", "", id="alone"),
+        pytest.param([use("x", "a", 1, 0), use("y", "a", 1, 0)], "", "xy", id="two share"),
+        pytest.param([use("x", "a", 1, 0), use("y", "b", 1, 0)], "", "", id="two devices"),
+        pytest.param([use("x", "ab", 1, 0), use("y", "b", 1, 0)], "", "xy", id="one device in common"),
+        pytest.param([use("x", "a", 1, 0), use("y", "a", 1, None)], "", "", id="the other never ran"),
+        pytest.param([use("x", "a", 1, 0), use("y", "a", 1, HOLD_S)], "", "", id="the other has paused"),
+        pytest.param([use("x", "a", 1, 0), use("y", "a", 1, HOLD_S - 0.1)], "", "xy", id="the other pauses shortly"),
+        pytest.param([use("hi", "a", 0, 0), use("lo", "a", 1, 0)], "lo", "lo", id="low waits for high"),
+        pytest.param([use("hi", "a", 0, 0), use("lo", "a", 1, None)], "lo", "lo", id="low waits before it ever ran"),
+        pytest.param([use("hi", "a", 0, None), use("lo", "a", 1, 0)], "", "", id="an idle high blocks nobody"),
+        pytest.param([use("hi", "a", 0, 5), use("lo", "a", 1, 5)], "", "", id="released when high has paused"),
+        pytest.param([use("hi", "a", 0, 0), use("lo", "b", 1, 0)], "", "", id="high elsewhere"),
+        pytest.param([use("hi", "a", 0, 0), use("lo", "ab", 1, 0)], "lo", "lo", id="one device is enough to wait"),
+        pytest.param([use("h", "a", 0, 0), use("i", "a", 0, 0), use("l", "a", 1, 0)], "l", "hil", id="two highs share"),
+        pytest.param([use("0", "a", 0, 9), use("1", "a", 1, 0), use("2", "a", 2, 0)], "2", "2", id="three levels"),
+    ],
+)
+def test_feedback(uses: list[ContainerUse], blocked: str, sharing: str) -> None:
+    verdicts = feedback(uses)
+    assert [verdict.id for verdict in verdicts] == [one.id for one in uses]
+    assert {verdict.id for verdict in verdicts if verdict.blocked} == ({blocked} if blocked else set())
+    named = {one.id for one in uses if one.id in sharing}
+    assert {verdict.id for verdict in verdicts if verdict.sharing} == named
+
+
+def test_order_does_not_matter() -> None:
+    uses = [use("h", "a", 0, 0), use("l", "ab", 1, 0), use("m", "b", 1, 0.5)]
+    assert set(feedback(uses)) == set(feedback(uses[::-1]))
+
+
+def test_the_hold_time_is_the_callers() -> None:
+    pair = [use("x", "a", 1, 0), use("y", "a", 1, 1.0)]
+    assert [verdict.sharing for verdict in feedback(pair, hold_s=0.5)] == [False, False]

@@ -1,0 +1,165 @@
+"""What a container is started with: HAMi's variables and mounts, and the grant file that our library obeys."""
+
+from typing import Any
+
+import pytest
+
+from hami.alloc.grant import (
+    DeviceNode,
+    GrantPaths,
+    Mount,
+    fixed_env,
+    grant,
+    grant_file,
+    mig_grant,
+    mounts,
+    opts_out,
+    owner_env,
+)
+from hami.alloc.request import containers
+from hami.model.claim import Share
+from hami.model.names import DeviceUuid
+from hami.model.settings import NvidiaConfig
+from hami.model.wire.grant import GrantDevice, GrantFile, read_grant, write_grant
+from hami.vendors.nvidia import NVIDIA
+from tests.alloc.pods import container, pod
+
+PATHS = GrantPaths(
+    hook="/usr/local/vgpu",
+    etc="/usr/local/vgpu/grants/0a/etc",
+    region="/usr/local/vgpu/grants/0a/region",
+    region_name="0a.cache",
+    library="/usr/local/vgpu/libvgpu.so.0.1.0-12345678",
+    preload="/usr/local/vgpu/ld.so.preload",
+)
+
+
+def share(uuid: str, memory_mib: int, cores: int) -> Share:
+    return Share(uuid=DeviceUuid(uuid), kind="NVIDIA", memory_mib=memory_mib, cores=cores)
+
+
+ONE = (share("GPU-a", 3000, 30),)
+
+
+def test_the_references_variables_and_mounts() -> None:
+    got = grant(ONE, NVIDIA, NvidiaConfig(), paths=PATHS, devices=[DeviceNode(path="/dev/nvidia0")])
+    assert got.env == {
+        "CUDA_DEVICE_MEMORY_LIMIT_0": "3000m",
+        "CUDA_DEVICE_SM_LIMIT": "30",
+        "CUDA_DEVICE_MEMORY_SHARED_CACHE": "/usr/local/vgpu/0a.cache",
+        "LIBCUDA_LOG_LEVEL": "1",
+        "NVIDIA_VISIBLE_DEVICES": "GPU-a",
+        "HAMI_DEVICE_UUIDS": "GPU-a",
+    }
+    assert got.mounts == (
+        Mount(container="/etc/hami", host="/usr/local/vgpu/grants/0a/etc"),
+        Mount(container="/usr/local/vgpu", host="/usr/local/vgpu/grants/0a/region", read_only=False),
+        Mount(container="/usr/local/vgpu/libvgpu.so", host="/usr/local/vgpu/libvgpu.so.0.1.0-12345678"),
+        Mount(container="/tmp/vgpulock", host="/tmp/vgpulock", read_only=False),
+        Mount(container="/etc/ld.so.preload", host="/usr/local/vgpu/ld.so.preload"),
+    )
+    assert got.devices == (DeviceNode(path="/dev/nvidia0"),)
+
+
+def test_nothing_is_mounted_over_what_it_needs() -> None:
+    """A later mount may lie inside an earlier one, never the other way round."""
+    found = [mount.container for mount in mounts(PATHS)]
+    for i, path in enumerate(found):
+        assert not any(earlier.startswith(f"{path}/") for earlier in found[:i])
+
+
+def test_several_devices_in_the_containers_order() -> None:
+    env = owner_env((share("GPU-b", 100, 30), share("GPU-a", 200, 60)), NVIDIA)
+    assert env == {
+        "CUDA_DEVICE_MEMORY_LIMIT_0": "100m",
+        "CUDA_DEVICE_MEMORY_LIMIT_1": "200m",
+        "CUDA_DEVICE_SM_LIMIT": "30",
+        "CUDA_DEVICE_SM_LIMIT_0": "30",
+        "CUDA_DEVICE_SM_LIMIT_1": "60",
+        "NVIDIA_VISIBLE_DEVICES": "GPU-b,GPU-a",
+        "HAMI_DEVICE_UUIDS": "GPU-b,GPU-a",
+    }
+
+
+@pytest.mark.parametrize(
+    ("shares", "amount"),
+    [
+        (ONE, "3000"),
+        ((share("GPU-a", 3000, 0), share("GPU-b", 3000, 0)), "3000"),
+        ((share("GPU-a", 3000, 0), share("GPU-b", 4000, 0)), None),
+        ((share("GPU-a", 0, 0),), None),
+    ],
+)
+def test_the_drivers_own_cap(shares: tuple[Share, ...], amount: str | None) -> None:
+    env = owner_env(shares, NVIDIA, driver_cap=True)
+    assert env.get("NVIDIA_GPU_MEMORY_LIMIT") == amount
+    assert env.get("NVIDIA_GPU_MEMORY_REQUEST") == amount
+    assert "NVIDIA_GPU_MEMORY_LIMIT" not in owner_env(shares, NVIDIA)
+
+
+def test_with_a_device_file_the_environment_names_no_devices() -> None:
+    assert "NVIDIA_VISIBLE_DEVICES" not in owner_env(ONE, NVIDIA, visible=False)
+    assert owner_env(ONE, NVIDIA, visible=False)["HAMI_DEVICE_UUIDS"] == "GPU-a"
+
+
+def test_what_is_answered_before_the_owner_is_certain_tells_nothing_of_it() -> None:
+    assert owner_env((), NVIDIA) == {}
+    text = f"{fixed_env(NvidiaConfig(), PATHS)}{mounts(PATHS)}"
+    assert "GPU-" not in text
+    assert "LIMIT" not in text
+
+
+@pytest.mark.parametrize(
+    ("config", "extra"),
+    [
+        ({"libcuda_log_level": ""}, {}),
+        ({"libcuda_log_level": "4"}, {"LIBCUDA_LOG_LEVEL": "4"}),
+        ({"device_memory_scaling": 1.5, "libcuda_log_level": ""}, {"CUDA_OVERSUBSCRIBE": "true"}),
+        ({"device_memory_scaling": 0.5, "libcuda_log_level": ""}, {}),
+        ({"disable_core_limit": True, "libcuda_log_level": ""}, {"GPU_CORE_UTILIZATION_POLICY": "disable"}),
+        # The webhook has told the container already.
+        ({"gpu_core_policy": "force", "libcuda_log_level": ""}, {}),
+    ],
+)
+def test_settings(config: dict[str, Any], extra: dict[str, str]) -> None:
+    cache = {"CUDA_DEVICE_MEMORY_SHARED_CACHE": "/usr/local/vgpu/0a.cache"}
+    assert fixed_env(NvidiaConfig(**config), PATHS) == cache | extra
+
+
+def test_a_container_may_opt_out_of_control() -> None:
+    def asks(*values: str | None) -> bool:
+        env = [{"name": "CUDA_DISABLE_CONTROL", **({} if value is None else {"value": value})} for value in values]
+        (found,) = containers(pod(container(env=env)))
+        return opts_out(found)
+
+    assert [asks(), asks("true"), asks("1"), asks("false"), asks("yes"), asks(None)] == [False, True, True] + [
+        False
+    ] * 3
+    assert asks("true", "false") is False
+    assert all(mount.container != "/etc/ld.so.preload" for mount in mounts(PATHS, preload=False))
+
+
+def test_mig_needs_no_library() -> None:
+    got = mig_grant(ONE, NVIDIA)
+    assert (got.env, got.mounts) == ({"NVIDIA_VISIBLE_DEVICES": "GPU-a"}, ())
+
+
+def test_the_grant_file() -> None:
+    shares = (share("GPU-a", 3000, 30), share("GPU-b", 0, 150))
+    config = NvidiaConfig(gpu_core_policy="force", device_memory_scaling=2.0)
+    got = grant_file(shares, config, priority=7, paths=PATHS, enforced_by="driver")
+    assert got == GrantFile(
+        devices=(
+            GrantDevice(uuid=DeviceUuid("GPU-a"), memory_mib=3000, cores=30, enforced_by="driver"),
+            GrantDevice(uuid=DeviceUuid("GPU-b"), memory_mib=0, cores=100, enforced_by="driver"),
+        ),
+        policy="force",
+        priority=1,
+        oversubscribe=True,
+        region="/usr/local/vgpu/0a.cache",
+    )
+    assert read_grant(write_grant(got)) == got
+    off = grant_file(ONE, NvidiaConfig(gpu_core_policy="force", disable_core_limit=True), priority=0, paths=PATHS)
+    assert (off.policy, off.priority, off.oversubscribe) == ("disable", 0, False)
+    with pytest.raises(ValueError, match="enforced_by"):
+        grant_file(ONE, config, priority=0, paths=PATHS, enforced_by="nobody")
