@@ -187,7 +187,9 @@ def read_node_config(document: object, node_name: str) -> NodeOverrides:
     """
     if document is None:
         return NodeOverrides()
-    entries = read_folded(document, "node configuration").get("nodeconfig") or ()
+    entries = read_folded(document, "node configuration").get("nodeconfig")
+    if entries is None:
+        return NodeOverrides()
     if not isinstance(entries, list):
         raise WireError("nodeconfig", "a list", entries)
     values: dict[str, Any] = {}
