@@ -18,7 +18,7 @@ IDLE: Final = "exec sleep 1000000"
 """A script that does nothing until it is told to end."""
 
 
-def container(name: str = "main", script: str = IDLE, **limits: object) -> Json:
+def container(name: str = "main", script: str = IDLE, /, **limits: object) -> Json:
     """A container of the probe image that runs `script`; `limits` are `gpu=1, gpumem=3000, gpucores=30, ...`.
 
     An underscore stands for a hyphen (`gpumem_percentage`). The shell dies on SIGTERM, so pods go quickly.

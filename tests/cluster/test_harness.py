@@ -36,7 +36,12 @@ def run_a_pod(cluster: Cluster) -> Namespace:
     """A busybox pod that runs and stays."""
     space = Namespace(cluster.api, "plain")
     space.open()
-    busybox = {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sh", "-c", "echo up; sleep 600"]}
+    busybox = {
+        "name": "main",
+        "image": BUSYBOX,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", "echo up; sleep 600"],
+    }
     space.run(pod("plain", busybox))
     return space
 

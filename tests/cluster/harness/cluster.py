@@ -98,6 +98,8 @@ class Cluster:
         for record in self.processes.running():
             self.processes.stop(record.name)
         sweep.sweep(self.layout)
+        if kept := os.environ.get("HAMI_CLUSTER_LOGS"):
+            shutil.copytree(self.layout.logs, kept, dirs_exist_ok=True)
         shutil.rmtree(self.layout.state)
 
     def __enter__(self) -> "Cluster":

@@ -5,7 +5,9 @@ with no more rights than they need.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,9 +68,7 @@ class Services:
         self._cluster.runtime.load(images.probe())
         self._users()
         self._cluster.pki.make_leaf("hami-serving", common_name="hami", addresses=f"IP:{HOST},DNS:localhost")
-        (self._layout.state / "device-config.yaml").write_text(
-            yaml.safe_dump({"nvidia": device_config()}), encoding="utf-8"
-        )
+        self._write_config(device_config())
         self.start_scheduler(scheduler_flags)
         self._cluster.api.apply("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", self._webhook())
         self.start_agent(agent_flags)
@@ -128,6 +128,19 @@ class Services:
         self.start_agent(flags)
         self.wait_devices()
 
+    @contextmanager
+    def configured(self, **changes: object) -> Iterator[None]:
+        """Both services run with these keys of the device configuration changed while the block runs."""
+        self._write_config({**device_config(), **changes})
+        try:
+            self.restart_scheduler()
+            self.restart_agent()
+            yield
+        finally:
+            self._write_config(device_config())
+            self.restart_scheduler()
+            self.restart_agent()
+
     def wait_devices(self, within_s: float = 40) -> None:
         """The kubelet counts the devices as allocatable, and the node says which they are."""
         api, processes = self._cluster.api, self._cluster.processes
@@ -139,9 +152,27 @@ class Services:
 
         processes.ready(AGENT, announced, within_s)
 
+    def scheduler_metrics(self) -> str:
+        """What the scheduler's metrics port serves."""
+        return _metrics(self._layout.ports["hami-metrics"])
+
+    def agent_metrics(self) -> str:
+        """What the agent's metrics port serves."""
+        return _metrics(self._layout.ports["agent-metrics"])
+
+    def signals(self, name: str) -> Path:
+        """A folder of this machine that a test shares with its pods, to tell them when to go on."""
+        folder = self._layout.state / "signals" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def stop(self) -> None:
         for name in (AGENT, SCHEDULER):
             self._cluster.processes.stop(name)
+
+    def _write_config(self, nvidia: Mapping[str, object]) -> None:
+        path = self._layout.state / "device-config.yaml"
+        path.write_text(yaml.safe_dump({"nvidia": dict(nvidia)}), encoding="utf-8")
 
     def _users(self) -> None:
         api = self._cluster.api
@@ -203,6 +234,12 @@ class Services:
 
 
 _ENVIRONMENT: Final = {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+
+
+def _metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=10) as answer:
+        text: bytes = answer.read()
+    return text.decode()
 
 
 def kube_scheduler_configuration(layout: Layout, pki_ca: Path) -> Json:

@@ -1,0 +1,48 @@
+"""Twenty pods of mixed shapes at once on one node: each runs with its own limits, and no node lock is taken."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.cluster.audit import Audit
+from tests.cluster.harness.api import Api, Json
+from tests.cluster.harness.layout import NODE
+from tests.cluster.nodes import LOCK, assert_nothing_overbooked
+from tests.cluster.pods import Namespace, allocation, container, pod
+from tests.cluster.probe import assert_sees_its_own, look
+
+
+def mixed(number: int) -> Json:
+    """One of five shapes; its amounts occur in no other pod, so that any mix-up shows."""
+    odd = 401 + 13 * number
+    script = look()
+    match number % 5:
+        case 0:
+            containers = [container("main", script, gpu=1, gpumem=odd, gpucores=3)]
+        case 1:
+            containers = [container("main", script, gpu=2, gpumem=odd)]
+        case 2:
+            containers = [container("main", script, gpumem=odd), container("beside", script, gpu=1, gpumem=odd + 1000)]
+        case 3:
+            init = [container("first", "gpuprobe info", gpu=1, gpumem=odd + 2000)]
+            return pod(f"mixed-{number}", container("main", script, gpu=1, gpumem=odd), init=init)
+        case _:
+            plain = container("plain", "exec sleep 1000000")
+            containers = [plain, container("main", script, gpu=1, gpumem=odd, gpucores=4)]
+    return pod(f"mixed-{number}", *containers)
+
+
+def test_twenty_pods_at_once_each_with_its_own_limits(space: Namespace, api: Api, audit: Audit) -> None:
+    pods = [mixed(number) for number in range(20)]
+    with ThreadPoolExecutor(max_workers=10) as pool:
+        list(pool.map(space.create, pods))
+    for body in pods:
+        space.wait_running(body["metadata"]["name"], within_s=90)
+    seen: set[int] = set()
+    for body in pods:
+        document = space.get(body["metadata"]["name"])
+        assert_sees_its_own(space, document)
+        seen |= {card.memory_mib for segment in allocation(document) for card in segment}
+    assert len(seen) == 28, "five shapes of four pods with 7 different amounts a round"
+    assert_nothing_overbooked(space)
+    assert LOCK not in api.get(f"/api/v1/nodes/{NODE}")["metadata"]["annotations"]
+    locking = [write for write in audit.writes(resource="nodes") if LOCK in str(write.body)]
+    assert locking == []

@@ -1,0 +1,103 @@
+"""One pod from its request to its limit: admission, placement, one write, the kubelet's call, the program's view."""
+
+import base64
+import json
+
+from tests.cluster.audit import Audit
+from tests.cluster.harness.api import Api
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.layout import DEVICE_PLUGINS, NODE
+from tests.cluster.harness.services import AGENT, SCHEDULER, SCHEDULER_NAME, Services
+from tests.cluster.harness.waiting import eventually
+from tests.cluster.nodes import cards
+from tests.cluster.pods import DONE, Card, Namespace, allocation, container, pod
+from tests.cluster.probe import action, assert_sees_its_own, look, seen
+
+USE_UUID = "nvidia.com/use-gpuuuid"
+KERNEL_NS = 1_000_000
+
+
+def test_from_request_to_limit(space: Namespace, api: Api, cluster: Cluster, services: Services, audit: Audit) -> None:
+    device = next(card for card in cards(api) if "A100" in card.model)
+    pin = {USE_UUID: device.uuid}
+    # A neighbour on the same device that takes all the time it can get, for as long as this test lasts.
+    space.run(
+        pod("greedy", container("main", f"exec gpuprobe burn 600 {KERNEL_NS}", gpu=1, gpumem=3000), annotations=pin)
+    )
+    script = f"gpuprobe info alloc 3001; gpuprobe burn 5 {KERNEL_NS}; echo finished; exec sleep 1000000"
+    body = pod("share", container("main", script, gpu=1, gpumem=3000, gpucores=30), annotations=pin)
+
+    created = space.create(body)
+    assert created["spec"]["schedulerName"] == SCHEDULER_NAME, "mutated at admission"
+    document = space.wait_running("share")
+
+    # One write carries everything, and it is the Binding.
+    ours = [write for write in audit.writes(namespace=space.name, user=SCHEDULER) if write.resource.startswith("pods")]
+    about = [write for write in ours if write.name == "share"]
+    assert [(write.verb, write.resource, write.status) for write in about] == [("create", "pods/binding", 201)]
+    carried = about[0].body["metadata"]["annotations"]
+    assert carried[DONE] == f"{device.uuid},NVIDIA,3000,30:;"
+    assert carried["hami.io/vgpu-node"] == NODE
+    assert carried["hami.io/bind-phase"] == "allocating"
+    assert carried.items() <= {**document["metadata"]["annotations"], "hami.io/bind-phase": "allocating"}.items()
+    assert document["metadata"]["labels"]["hami.io/vgpu-node"] == NODE
+    assert allocation(document) == [[Card(uuid=device.uuid, memory_mib=3000, cores=30)]]
+
+    # The kubelet has given it one slot of that device by the agent's answer.
+    eventually("phase success", lambda: _annotation(space, "hami.io/bind-phase") == "success", 10)
+    checkpoint = json.loads((DEVICE_PLUGINS / "kubelet_internal_checkpoint").read_bytes())
+    entries = [e for e in checkpoint["Data"]["PodDeviceEntries"] if e["PodUID"] == document["metadata"]["uid"]]
+    assert [entry["ResourceName"] for entry in entries] == ["nvidia.com/gpu"]
+    assert b"/vgpu/grants/" in base64.b64decode(entries[0]["AllocResp"])
+    region = cluster.layout.hook / "vgpu" / "containers" / f"{document['metadata']['uid']}_main"
+    assert list(region.glob("*.cache")), "where monitors look for the region"
+
+    # What the program sees and gets.
+    space.wait_line("share", "finished")
+    results = space.results("share")
+    (view,) = seen(results)
+    assert (view.uuid, view.nvml_total, view.cuda_total, view.device_total) == (device.uuid, 3000, 3000, 3000)
+    alloc = action(results, "alloc")
+    assert (alloc["allocated_mib"], alloc["result"]) == (3000, "CUDA_ERROR_OUT_OF_MEMORY")
+    share = action(results, "burn")["share_percent"]
+    assert 27 <= share <= 33, f"{share} % of the device's time beside a greedy neighbour"
+
+
+def test_a_context_counts_within_the_limit(space: Namespace) -> None:
+    annotations = {"nvidia.com/use-gputype": "T4"}
+    body = pod("share", container("main", "gpuprobe alloc 3001", gpu=1, gpumem=3000), annotations=annotations)
+    space.finish(body)
+    alloc = action(space.results("share"), "alloc")
+    assert alloc["result"] == "CUDA_ERROR_OUT_OF_MEMORY"
+    assert 2600 <= alloc["allocated_mib"] <= 2700, "a context takes 300 MiB of its own"
+
+
+def test_limits_hold_for_a_child_without_the_environment(space: Namespace) -> None:
+    script = (
+        "exec env -i HAMI_SIM_STATE=$HAMI_SIM_STATE NVIDIA_VISIBLE_DEVICES=$NVIDIA_VISIBLE_DEVICES gpuprobe alloc 1201"
+    )
+    space.finish(
+        pod("child", container("main", script, gpu=1, gpumem=1200), annotations={"nvidia.com/use-gputype": "A100"})
+    )
+    alloc = action(space.results("child"), "alloc")
+    assert (alloc["allocated_mib"], alloc["result"]) == (1200, "CUDA_ERROR_OUT_OF_MEMORY")
+
+
+def test_the_environment_strategy(space: Namespace, cluster: Cluster, services: Services) -> None:
+    services.restart_agent(["--device-list-strategy=env"])
+    try:
+        script = "gpuprobe alloc 801; " + look()
+        space.run(
+            pod("env", container("main", script, gpu=2, gpumem=800), annotations={"nvidia.com/use-gputype": "A100"})
+        )
+        assert_sees_its_own(space, space.get("env"))
+        alloc = action(space.results("env"), "alloc")
+        assert (alloc["allocated_mib"], alloc["result"]) == (800, "CUDA_ERROR_OUT_OF_MEMORY")
+    finally:
+        services.restart_agent()
+    assert cluster.processes.find(AGENT) is not None
+
+
+def _annotation(space: Namespace, key: str) -> str | None:
+    value = space.get("share")["metadata"]["annotations"].get(key)
+    return None if value is None else str(value)
