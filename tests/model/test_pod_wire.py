@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hami.model.claim import Role, Segments, Share
-from hami.model.names import DeviceUuid, PodKey, WireError
+from hami.model.names import INT32_MAX, DeviceUuid, PodKey, WireError
 from hami.model.wire import pod
 from hami.model.wire.pod import MAX_PROBLEMS, NodeLock, read_segments, write_segments
 
@@ -23,6 +23,7 @@ def card(uuid: str, memory_mib: int, cores: int = 0) -> Share:
 
 A25 = card("GPU-a", 2500, 25)
 A, B = card("GPU-a", 3000), card("GPU-b", 3000)
+FULL = card("GPU-a", INT32_MAX)
 
 CANONICAL: list[tuple[str, Segments]] = [
     ("GPU-a,NVIDIA,3000,0:GPU-b,NVIDIA,3000,0:;", ((A, B),)),
@@ -78,9 +79,11 @@ BROKEN: list[tuple[str, str, list[int], list[Role], Segments, list[str]]] = [
     ("memory no number", "GPU-a,NVIDIA,lots,0:;", [1], [APP], ((),), ["[0][0].memory"]),
     ("memory with unit", "GPU-a,NVIDIA,3000m,0:;", [1], [APP], ((),), ["[0][0].memory"]),
     ("memory negative", "GPU-a,NVIDIA,-3000,0:GPU-b,NVIDIA,3000,0:;", [2], [APP], ((B,),), ["[0][0].memory"]),
-    ("cores negative", "GPU-a,NVIDIA,3000,-1:;", [1], [APP], ((),), ["[0][0].cores"]),
-    ("memory beyond 32 bit", "GPU-a,NVIDIA,2147483648,0:;", [1], [APP], ((),), ["[0][0].memory"]),
-    ("giant number", f"GPU-a,NVIDIA,{'9' * 100_000},0:;", [1], [APP], ((),), ["[0][0].memory"]),
+    ("no cores", "GPU-a,NVIDIA,3000:;", [1], [APP], ((A,),), ["[0][0]"]),
+    ("cores no number", "GPU-a,NVIDIA,3000,:;", [1], [APP], ((A,),), ["[0][0].cores"]),
+    ("cores negative", "GPU-a,NVIDIA,3000,-1:;", [1], [APP], ((A,),), ["[0][0].cores"]),
+    ("memory beyond 32 bit", "GPU-a,NVIDIA,2147483648,0:;", [1], [APP], ((FULL,),), ["[0][0].memory"]),
+    ("giant number", f"GPU-a,NVIDIA,{'9' * 100_000},0:;", [1], [APP], ((FULL,),), ["[0][0].memory"]),
     ("other digits", "GPU-a,NVIDIA,٣٠٠٠,0:;", [1], [APP], ((),), ["[0][0].memory"]),
     ("blank in number", "GPU-a,NVIDIA, 3000,0:;", [1], [APP], ((),), ["[0][0].memory"]),
     ("no text at all", "", [1], [APP], ((),), [""]),

@@ -209,18 +209,26 @@ def _read_segment(piece: str, field: str, problems: _Problems) -> Sequence[Share
 
 
 def _read_share(card: str, field: str, problems: _Problems) -> Share | None:
+    """One card, as far as it can be read: what a damaged text still shows is in use and must not be given out twice."""
     parts = card.split(",", 4)
     if len(parts) < 4:
         problems.add(field, "uuid,type,memory,cores", card)
+    if len(parts) < 3:
         return None
-    uuid, kind, memory, cores = parts[:4]
+    memory_mib = _read_amount(parts[2], f"{field}.memory", problems)
+    if memory_mib is None:
+        return None
+    cores = _read_amount(parts[3], f"{field}.cores", problems) if len(parts) > 3 else None
+    return Share(uuid=DeviceUuid(parts[0]), kind=parts[1], memory_mib=memory_mib, cores=cores or 0)
+
+
+def _read_amount(text: str, field: str, problems: _Problems) -> int | None:
+    """An amount; one beyond 32 bit is told and counts as the largest, which is more than any card has."""
     try:
-        memory_mib = gojson.decimal(memory, f"{field}.memory")
-        core_percent = gojson.decimal(cores, f"{field}.cores")
+        return gojson.decimal(text, field)
     except WireError as error:
         problems.add(error.field, error.expected, str(error.got))
-        return None
-    return Share(uuid=DeviceUuid(uuid), kind=kind, memory_mib=memory_mib, cores=core_percent)
+        return INT32_MAX if text.isascii() and text.isdigit() else None
 
 
 def _owners(counts: Sequence[int], asked: Sequence[int], roles: Sequence[Role]) -> list[int] | None:
