@@ -75,12 +75,14 @@ def test_filter_answers() -> None:
     assert extender.write_filter_result(node_names=["n2"], failed=None, error="") == (
         b'{"Nodes":null,"NodeNames":["n2"],"FailedNodes":null,"FailedAndUnresolvableNodes":null,"Error":""}'
     )
-    assert extender.write_filter_result(node_names=None, failed={"n1": "2/2 CardInsufficientMemory"}, error="") == (
+    assert extender.write_filter_result(
+        node_names=None, failed={NodeName("n1"): "2/2 CardInsufficientMemory"}, error=""
+    ) == (
         b'{"Nodes":null,"NodeNames":null,"FailedNodes":{"n1":"2/2 CardInsufficientMemory"},'
         b'"FailedAndUnresolvableNodes":null,"Error":""}'
     )
     assert extender.write_filter_result(
-        node_names=("n1",), failed={}, error="x", nodes=[{"a": 1}], unresolvable={"n2": "y"}
+        node_names=("n1",), failed={}, error="x", nodes=[{"a": 1}], unresolvable={NodeName("n2"): "y"}
     ) == (
         b'{"Nodes":{"metadata":{},"items":[{"a":1}]},"NodeNames":["n1"],"FailedNodes":null,'
         b'"FailedAndUnresolvableNodes":{"n2":"y"},"Error":"x"}'

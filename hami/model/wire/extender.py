@@ -68,10 +68,10 @@ def read_filter(body: bytes) -> FilterCall:
 def write_filter_result(
     *,
     node_names: Sequence[str] | None,
-    failed: Mapping[str, str] | None,
+    failed: Mapping[NodeName, str] | None,
     error: str,
     nodes: Sequence[Node] | None = None,
-    unresolvable: Mapping[str, str] | None = None,
+    unresolvable: Mapping[NodeName, str] | None = None,
 ) -> bytes:
     """ExtenderFilterResult. An empty mapping of refusals is `null`, as HAMi writes it; `failed` keeps its order."""
     return orjson.dumps(
