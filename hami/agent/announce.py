@@ -1,0 +1,141 @@
+"""The node's annotations: what schedulers know of this node's devices, compared with the live node.
+
+The node is watched, so an annotation that someone deletes or changes is back within one event, and nothing is written
+while the node says what it should. A scheduler of HAMi up to 2.7 asks `Requesting_...` and gives the node up without an
+answer within a minute; it asks again after each answer, so answers are spaced.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import anyio
+
+from hami.kube.client import Kube
+from hami.kube.errors import KubeError
+from hami.kube.pace import Backoff, backoff
+from hami.kube.resources import NODES
+from hami.kube.watch import Deleted, Listed, watch
+from hami.model.device import NodeInventory
+from hami.model.names import NodeName
+from hami.model.vendor import Vendor
+from hami.model.wire import node as wire
+from hami.model.wire import pod as keys
+
+log = logging.getLogger(__name__)
+
+ANSWER_EVERY_S: Final = 20.0
+"""Between two handshake answers: three tries within the minute an asking scheduler allows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """What one family's agent has to say about its node."""
+
+    inventory: NodeInventory
+    vendor: Vendor
+    devices: Literal["cdi", "env"]
+    form: Literal["json", "colon"] = "json"
+
+    def annotations(self) -> dict[str, str]:
+        """The annotations the node should have. An empty inventory is written, too: the cards are gone."""
+        protocol = wire.AgentProtocol(families=frozenset({self.vendor.name}), devices=self.devices)
+        wanted = {
+            self.vendor.node_key: wire.write_inventory(self.inventory.devices, self.form),
+            keys.AGENT_PROTOCOL: wire.write_agent_protocol(protocol),
+        }
+        if self.vendor.link_key and self.inventory.links is not None:
+            wanted[self.vendor.link_key] = wire.write_links(self.inventory.links)
+        return wanted
+
+
+def difference(live: Mapping[str, Any], announcement: Announcement) -> dict[str, str | None]:
+    """What to patch so that a node with annotations `live` says what it should; empty when it does.
+
+    None removes a key: link scores of cards that no longer have any.
+    """
+    wanted = announcement.annotations()
+    patch: dict[str, str | None] = {key: value for key, value in wanted.items() if live.get(key) != value}
+    if announcement.vendor.link_key in live and announcement.vendor.link_key not in wanted:
+        patch[announcement.vendor.link_key] = None
+    return patch
+
+
+def asks_for_report(live: Mapping[str, Any], vendor: Vendor) -> bool:
+    """Whether a scheduler waits for a handshake answer on this node."""
+    text = live.get(vendor.handshake_key) if vendor.handshake_key else None
+    return isinstance(text, str) and wire.read_handshake(text).state is wire.HandshakeState.REQUESTING
+
+
+@dataclass(slots=True)
+class Announcer:
+    """Keeps the node's annotations as they should be."""
+
+    kube: Kube
+    node: NodeName
+    clock: Callable[[], float]
+    """Returns Unix seconds."""
+    announcement: Announcement | None = None
+    """None until the first probe."""
+    retry: Backoff = field(default_factory=backoff)
+    _live: Mapping[str, Any] | None = None
+    _changed: anyio.Event = field(default_factory=anyio.Event)
+    _answered: float = float("-inf")
+
+    def say(self, announcement: Announcement) -> None:
+        """Say this from now on."""
+        if announcement != self.announcement:
+            self.announcement = announcement
+            self._changed.set()
+
+    async def follow(self) -> None:
+        """Keep `_live` equal to the node, for ever."""
+        async for event in watch(self.kube, NODES, field_selector=f"metadata.name={self.node}"):
+            match event:
+                case Listed():
+                    if self._live is None:
+                        log.warning("there is no node %s; waiting for it", self.node)
+                case Deleted():
+                    self._live = None
+                case _:
+                    annotations = event.object.get("metadata", {}).get("annotations")
+                    self._live = annotations if isinstance(annotations, dict) else {}
+                    self._changed.set()
+
+    async def run(self) -> None:
+        """Write what differs, for ever; the annotations of a node are as they should be within one event."""
+        delays = self.retry()
+        while True:
+            wait = ANSWER_EVERY_S
+            try:
+                if not await self._write():
+                    wait = max(0.1, self._answered + ANSWER_EVERY_S - anyio.current_time())
+                delays = self.retry()
+            except KubeError as error:
+                wait = next(delays)
+                log.warning("cannot announce on node %s: %s; again in %.1f s", self.node, error, wait)
+                await anyio.sleep(wait)
+            with anyio.move_on_after(wait):
+                await self._changed.wait()
+
+    async def _write(self) -> bool:
+        """One patch where something differs; False when an answer is owed but too early."""
+        self._changed = anyio.Event()
+        if self._live is None or self.announcement is None:
+            return True
+        patch = difference(self._live, self.announcement)
+        owed = asks_for_report(self._live, self.announcement.vendor)
+        early = anyio.current_time() < self._answered + ANSWER_EVERY_S
+        if owed and not early:
+            state = wire.HandshakeState.REPORTED
+            patch[self.announcement.vendor.handshake_key] = wire.write_handshake(state, self.clock())
+        if patch:
+            node = await self.kube.annotate_node(self.node, patch)
+            log.info("announced on node %s: %s", self.node, ", ".join(sorted(patch)))
+            if owed and not early:
+                self._answered = anyio.current_time()
+            # The watch will show the same; taking the answer now saves a second patch in between.
+            annotations = node.get("metadata", {}).get("annotations")
+            self._live = annotations if isinstance(annotations, dict) else {}
+        return not (owed and early)

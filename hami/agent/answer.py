@@ -1,0 +1,132 @@
+"""A grant in the kubelet's and the container runtime's words.
+
+The answer to `Allocate` comes before the owner is certain, so it names only the grant: its directories, and its CDI
+device or, with the environment strategy, the devices it is thought to be about. What depends on the owner stands in the
+grant file, and with CDI in the device's file, both written when the owner is known.
+"""
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from hami.agent.pb.deviceplugin_pb2 import CDIDevice, ContainerAllocateResponse
+from hami.agent.pb.deviceplugin_pb2 import Mount as MountMessage
+from hami.alloc import grant as contract
+from hami.alloc.grant import GrantPaths, Mount
+from hami.alloc.request import Container, environment, task_priority
+from hami.model.claim import Share
+from hami.model.names import DeviceUuid
+from hami.model.settings import NvidiaConfig
+from hami.model.vendor import Vendor
+from hami.model.wire.grant import POLICIES, write_grant
+from hami.node.grants import CDI_KIND, GrantStore
+
+NO_DEVICE: Final = "void"
+"""What the vendor's runtime takes as: leave this container alone."""
+
+Strategy = Literal["cdi", "env"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Additions:
+    """What every grant of this node gets beside its own: a simulated driver's libraries and state."""
+
+    env: Mapping[str, str]
+    mounts: tuple[Mount, ...]
+
+
+NO_ADDITIONS: Final = Additions(env={}, mounts=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """How this node words its grants."""
+
+    store: GrantStore
+    vendor: Vendor
+    nvidia: NvidiaConfig
+    library: Path
+    """The installed library of this version."""
+    strategy: Strategy
+    additions: Additions = NO_ADDITIONS
+
+    def paths(self, grant_id: str) -> GrantPaths:
+        tree = self.store.tree
+        return GrantPaths(
+            hook=str(tree.vgpu),
+            etc=str(self.store.etc(grant_id)),
+            region=str(self.store.region_dir(grant_id)),
+            region_name=self.store.region(grant_id).name,
+            library=str(self.library),
+            preload=str(tree.preload),
+        )
+
+    def allocate(self, grant_id: str, visible: Sequence[DeviceUuid], *, preload: bool) -> ContainerAllocateResponse:
+        """The answer. `visible` and `preload` matter to the environment strategy only: with CDI the device decides."""
+        paths = self.paths(grant_id)
+        env = {**contract.fixed_env(self.nvidia, paths), **self.additions.env}
+        answer = ContainerAllocateResponse()
+        if self.strategy == "cdi":
+            preload = False
+            answer.cdi_devices.append(CDIDevice(name=f"{CDI_KIND}={grant_id}"))
+        else:
+            env[self.vendor.env.visible] = ",".join(visible) or NO_DEVICE
+        answer.envs.update(env)
+        for mount in (*contract.mounts(paths, preload=preload), *self.additions.mounts):
+            answer.mounts.append(
+                MountMessage(container_path=mount.container, host_path=mount.host, read_only=mount.read_only)
+            )
+        return answer
+
+    def env_limits(self, shares: Sequence[Share]) -> Mapping[str, str]:
+        """Limits for the answer of the environment strategy: what the thought owner gets, for people and old
+        libraries. Ours obeys the grant file."""
+        return contract.owner_env(shares, self.vendor, visible=False)
+
+    def edits(self, grant_id: str, shares: Sequence[Share], container: Container | None) -> dict[str, Any]:
+        """What the grant's CDI device does to the container; without shares it shows no device."""
+        env = contract.owner_env(shares, self.vendor, visible=True) or {self.vendor.env.visible: NO_DEVICE}
+        preload = container is None or not contract.opts_out(container)
+        mounts = [m for m in contract.mounts(self.paths(grant_id), preload=preload) if m.container == contract.PRELOAD]
+        edits: dict[str, Any] = {"env": [f"{name}={value}" for name, value in sorted(env.items())]}
+        if mounts:
+            edits["mounts"] = [_cdi_mount(mount) for mount in mounts]
+        return edits
+
+    def grant_file(self, grant_id: str, shares: Sequence[Share], container: Container) -> str:
+        """The text that the interposer obeys."""
+        made = contract.grant_file(
+            shares, self._policy(container), priority=task_priority(container, self.vendor), paths=self.paths(grant_id)
+        )
+        return write_grant(made)
+
+    def _policy(self, container: Container) -> NvidiaConfig:
+        """The configuration with the container's own core policy, which admission writes and people may."""
+        written = [e.get("value") for e in environment(container) if e.get("name") == self.vendor.env.core_policy]
+        policy = written[-1] if written else None
+        if policy not in POLICIES:
+            return self.nvidia
+        return replace(self.nvidia, gpu_core_policy=str(policy))
+
+
+def _cdi_mount(mount: Mount) -> dict[str, Any]:
+    options = ["bind", "nosuid", "nodev", "ro" if mount.read_only else "rw"]
+    return {"hostPath": mount.host, "containerPath": mount.container, "options": options}
+
+
+def simulated_additions(library_dir: Path, loader_dir: str, state: Path) -> Additions:
+    """What the vendor's runtime would add, for a simulated driver: its libraries on the loader's path, and its state.
+
+    `loader_dir` is the directory that the loader of the containers' architecture always searches.
+    """
+    inside = posixpath.join("/run/hami", state.name)
+    libraries = tuple(
+        Mount(container=posixpath.join(loader_dir, name), host=str(library_dir / name))
+        for name in ("libcuda.so.1", "libnvidia-ml.so.1")
+    )
+    return Additions(
+        env={"HAMI_SIM_STATE": inside},
+        mounts=(*libraries, Mount(container=inside, host=str(state), read_only=False)),
+    )

@@ -1,0 +1,352 @@
+"""Grants: from the kubelet's anonymous `Allocate` to a container's confirmed share.
+
+A grant is *tentative* when answered, *settled* once the kubelet's own files say whose it is, or *refused* when its
+owner can have nothing here. Until it is settled, what its container has mounted lets nothing through. The order of
+events is the kubelet's: answer, checkpoint, perhaps the next answer, then `PreStartContainer` before every start.
+
+Who owns a grant is found by `inquiry`, what it gets is decided by `assignments`; this module keeps the grants.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Final, Protocol
+
+import anyio
+
+from hami.agent.answer import Wording
+from hami.agent.assignments import Assignments, Standing
+from hami.agent.inquiry import Inquiry
+from hami.agent.owner import Owner
+from hami.agent.pb.deviceplugin_pb2 import ContainerAllocateResponse
+from hami.agent.pods import NodePod, NodePods
+from hami.agent.preferred import device_of, preferred_ids
+from hami.alloc import grant as contract
+from hami.alloc import request
+from hami.alloc.request import Container
+from hami.model.claim import PodRecord, Share
+from hami.model.device import NodeRecord
+from hami.model.names import DeviceUuid, PodKey, PodUid
+from hami.node.grants import Grant, Holder, State, new_id
+
+log = logging.getLogger(__name__)
+
+CONFIRM_S: Final = 1.0
+"""How long `PreStartContainer` waits for the checkpoint, which comes 4 ms (p99 42 ms) after the answer."""
+NOTICE_S: Final = 0.3
+"""Pause after a device file changed just before a start: the runtime notices such files asynchronously."""
+KEEP_S: Final = 30
+"""Age from which a grant without pod and process is removed: our watch may show a new pod later than the kubelet."""
+
+
+class NotGranted(Exception):
+    """The container must not start now; the kubelet puts the text into an event of the pod."""
+
+
+class Regions(Protocol):
+    """The shared regions of grants."""
+
+    def ensure(self, grant: Grant, priority: int) -> None:
+        """Have a region with the grant's devices and limits; one with live processes is never made anew."""
+        ...
+
+    def alive(self, grant_id: str) -> bool:
+        """Whether a process of the grant's container still runs."""
+        ...
+
+    def close(self, grant_id: str) -> None:
+        """Let go of a region that is about to be deleted."""
+        ...
+
+
+class Grants:
+    """Every grant of one family on this node."""
+
+    def __init__(
+        self,
+        wording: Wording,
+        pods: NodePods,
+        inquiry: Inquiry,
+        assignments: Assignments,
+        regions: Regions,
+        node: Callable[[], NodeRecord | None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`node` gives this node as it is now, None before the first probe; `clock` Unix seconds."""
+        self._wording = wording
+        self._store = wording.store
+        self._pods = pods
+        self._inquiry = inquiry
+        self._assignments = assignments
+        self._regions = regions
+        self._node = node
+        self._clock = clock
+        self._grants: dict[str, Grant] = {}
+        self._lock = anyio.Lock()
+        self._checkpoint_written = anyio.Event()
+
+    @property
+    def grants(self) -> tuple[Grant, ...]:
+        return tuple(self._grants.values())
+
+    def load(self) -> None:
+        """Take over what an earlier agent granted; device files that a reboot took away are written again."""
+        found = self._store.load()
+        self._grants = dict(sorted(found.items(), key=lambda item: item[1].made_unix))
+        for problem in self._store.problems:
+            log.error("a grant cannot be read: %s", problem)
+        for grant in self._grants.values():
+            self._write_device(grant)
+        log.info("%d grants taken over", len(self._grants))
+
+    # The kubelet's calls
+
+    async def allocate(self, ids: Collection[str]) -> ContainerAllocateResponse:
+        """Make a grant for `ids` and answer: quickly, and never with an error, which would fail the pod for good."""
+        async with self._lock:
+            await self._settle_confirmed()
+            owner = await self._inquiry.likely(len(ids), self._newest())
+            shares = self._thought_shares(owner)
+            env = self._wording.strategy == "env"
+            grant = Grant(
+                id=new_id(),
+                device_ids=frozenset(ids),
+                made_unix=int(self._clock()),
+                visible=(tuple(share.uuid for share in shares) or _devices_of(ids)) if env else (),
+                holder=_holder(owner),
+                shares=shares,
+            )
+            await anyio.to_thread.run_sync(self._store.create, grant)
+            self._grants[grant.id] = grant
+            self._write_device(grant)
+            container = _container(owner.pod, owner.container.position) if owner else None
+            preload = container is None or not contract.opts_out(container)
+            answer = self._wording.allocate(grant.id, grant.visible, preload=preload)
+            if env:
+                answer.envs.update(self._wording.env_limits(shares))
+            log.info("grant %s: %d ids, thought to be for %s", grant.id, len(ids), _named(grant))
+            return answer
+
+    async def prefer(self, available: Sequence[str], must: Sequence[str], size: int) -> list[str]:
+        """Which ids the kubelet should choose: those of the devices its next container was assigned, if we know it."""
+        owner = await self._inquiry.likely(size, self._newest())
+        wanted = [share.uuid for share in self._assignments.shares(owner)] if owner else []
+        return preferred_ids(available, must, size, wanted)
+
+    async def prepare(self, ids: Collection[str]) -> None:
+        """Before a container starts: every grant with these ids is settled, or NotGranted says why not."""
+        wanted = frozenset(ids)
+        with anyio.move_on_after(CONFIRM_S):
+            while not self._is_confirmed(wanted):
+                await self._checkpoint_written.wait()
+        changed = False
+        async with self._lock:
+            holding = [grant for grant in self._grants.values() if grant.device_ids == wanted]
+            if not holding:
+                raise NotGranted(f"this node's agent has no grant with the devices {', '.join(sorted(wanted))}")
+            for grant in holding:
+                if grant.state is State.SETTLED:
+                    changed |= await self._restore(grant)
+                elif grant is holding[-1] or self._is_current(grant):
+                    changed |= await self._settle_or_raise(grant)
+        if changed:
+            await anyio.sleep(NOTICE_S)
+
+    async def settle_confirmed(self) -> None:
+        """Settle what the checkpoint confirms; to be called when it has been written."""
+        self._checkpoint_written.set()
+        self._checkpoint_written = anyio.Event()
+        async with self._lock:
+            await self._settle_confirmed()
+
+    # The pods' lives
+
+    def observe(self, pod: NodePod) -> None:
+        """The watch has shown a pod."""
+        self._assignments.observe(pod)
+
+    async def sweep(self) -> None:
+        """Delete grants of pods that are gone, and directories that belong to no grant."""
+        async with self._lock:
+            listed = await self._inquiry.listed()
+            if listed is None:
+                return
+            names = {entry.key for entry in listed}
+            for grant in self.grants:
+                if self._is_over(grant, names):
+                    log.info("grant %s of %s is over", grant.id, _named(grant))
+                    await self._remove(grant.id)
+                    if grant.holder is not None:
+                        self._assignments.forget(grant.holder.pod_uid)
+            for stray in list(self._store.strays(self._grants)):
+                if not self._regions.alive(stray):
+                    log.warning("removing %s, which belongs to no grant", stray)
+                    await self._remove(stray)
+
+    async def _remove(self, grant_id: str) -> None:
+        self._grants.pop(grant_id, None)
+        self._regions.close(grant_id)
+        await anyio.to_thread.run_sync(self._store.remove, grant_id)
+
+    def _is_over(self, grant: Grant, listed: Collection[PodKey]) -> bool:
+        if self._clock() - grant.made_unix < KEEP_S or self._regions.alive(grant.id):
+            return False
+        if grant.holder is None:
+            return True
+        known = self._pods.get(grant.holder.pod_uid)
+        return known is None and grant.holder.key not in listed
+
+    def _is_current(self, grant: Grant) -> bool:
+        """Whether a grant's pod still is one of this node's; ids of ended pods are given out again."""
+        if grant.holder is None:
+            return False
+        pod = self._pods.get(grant.holder.pod_uid)
+        return pod is not None and not pod.terminal
+
+    # Settling
+
+    def _newest(self) -> dict[tuple[PodUid, str], Grant]:
+        """The newest grant of each container."""
+        return {(g.holder.pod_uid, g.holder.container): g for g in self._grants.values() if g.holder is not None}
+
+    def _standing(self) -> Standing:
+        grants = self._newest()
+
+        def living(uid: PodUid) -> bool:
+            return any(self._regions.alive(grant.id) for (owner, _), grant in grants.items() if owner == uid)
+
+        return Standing(grants=grants, living=living)
+
+    def _is_confirmed(self, ids: frozenset[str]) -> bool:
+        """Whether the checkpoint names the owner of every grant with these ids that is not settled."""
+        waiting = {g.id for g in self._grants.values() if g.device_ids == ids and g.state is not State.SETTLED}
+        return not waiting or waiting <= set(self._inquiry.entries())
+
+    def _thought_shares(self, owner: Owner | None) -> tuple[Share, ...]:
+        """What the thought owner gets. The environment strategy must know now, so a pod without an assignment is
+        fitted now; with CDI that waits until the owner is certain."""
+        if owner is None:
+            return ()
+        shares = self._assignments.shares(owner)
+        node = self._node()
+        if shares or self._wording.strategy == "cdi" or node is None:
+            return shares
+        decided = self._assignments.decide(owner, node, self._standing())
+        return () if isinstance(decided, str) else self._assignments.shares(owner)
+
+    async def _settle_confirmed(self) -> None:
+        waiting = [grant for grant in self._grants.values() if grant.state is State.TENTATIVE]
+        if not waiting:
+            return
+        entries = self._inquiry.entries()
+        for grant in waiting:
+            if grant.id in entries:
+                owner = await self._inquiry.confirmed(grant, entries, ())
+                if owner is not None:
+                    await self._settle(grant, owner)
+
+    async def _settle_or_raise(self, grant: Grant) -> bool:
+        others = {key for key, other in self._newest().items() if other.id != grant.id}
+        owner = await self._inquiry.confirmed(grant, self._inquiry.entries(), others)
+        if owner is None:
+            raise NotGranted(f"the kubelet does not say yet whose grant {grant.id} is")
+        changed, refusal = await self._settle(grant, owner)
+        if refusal:
+            raise NotGranted(refusal)
+        return changed
+
+    async def _settle(self, grant: Grant, owner: Owner) -> tuple[bool, str]:
+        """Give the owner its share, or refuse: whether its device file changed, and the refusal's text."""
+        thought, holder = grant.holder, _holder(owner)
+        grant = replace(grant, holder=holder)
+        if thought is not None and thought != holder:
+            log.warning("grant %s was thought to be for %s and is for %s", grant.id, thought.key, _named(grant))
+        self._grants[grant.id] = grant
+        decided = await self._decide(grant, owner)
+        if isinstance(decided, str):
+            await self._refuse(grant, owner.pod, decided)
+            return False, decided
+        position = owner.container.position
+        shares = decided.segments[self._wording.vendor.name][position]
+        grant = replace(grant, state=State.SETTLED, shares=shares, reason="")
+        changed = await anyio.to_thread.run_sync(self._open_up, grant, _container(owner.pod, position))
+        self._grants[grant.id] = grant
+        log.info("grant %s: settled for %s", grant.id, _named(grant))
+        granted = self._newest()
+        if all((owner.pod.uid, asking.name) in granted for asking in owner.pod.asking):
+            self._assignments.succeed(owner.pod)
+        return changed, ""
+
+    async def _decide(self, grant: Grant, owner: Owner) -> PodRecord | str:
+        node = self._node()
+        if node is None:
+            return "the devices of this node are not known yet"
+        standing = self._standing()
+        if not self._assignments.keeps(owner, node, standing):
+            listed = await self._inquiry.listed()
+            names = None if listed is None else frozenset(entry.key for entry in listed)
+            standing = replace(standing, listed=names)
+        if grant.visible:
+            return self._assignments.on_devices(owner, node, standing, grant.visible)
+        return self._assignments.decide(owner, node, standing)
+
+    async def _refuse(self, grant: Grant, pod: NodePod, reason: str) -> None:
+        refused = replace(grant, state=State.REFUSED, shares=(), reason=reason)
+        self._grants[grant.id] = refused
+
+        def close_down() -> None:
+            self._store.close_down(refused.id)
+            self._store.save(refused)
+
+        await anyio.to_thread.run_sync(close_down)
+        self._write_device(refused)
+        self._assignments.refuse(pod, reason)
+
+    async def _restore(self, grant: Grant) -> bool:
+        """Put back what a settled grant needs and somebody took away (a reboot empties the CDI directory)."""
+        pod = self._pods.get(grant.holder.pod_uid) if grant.holder else None
+        if pod is None or grant.holder is None:
+            return self._write_device(grant)
+        return await anyio.to_thread.run_sync(self._open_up, grant, _container(pod, grant.holder.position))
+
+    def _open_up(self, grant: Grant, container: Container) -> bool:
+        """Write all that lets the container use its share, the record last: until it is there, this is done again.
+
+        Returns whether the device file changed.
+        """
+        self._regions.ensure(grant, request.task_priority(container, self._wording.vendor))
+        self._store.link(grant)
+        changed = self._store.write_device(grant.id, self._wording.edits(grant.id, grant.shares, container))
+        self._store.open_up(grant.id, self._wording.grant_file(grant.id, grant.shares, container))
+        self._store.save(grant)
+        return changed
+
+    def _write_device(self, grant: Grant) -> bool:
+        """Write the grant's CDI device as far as its owner is known."""
+        pod = self._pods.get(grant.holder.pod_uid) if grant.holder else None
+        container = _container(pod, grant.holder.position) if pod and grant.holder else None
+        return self._store.write_device(grant.id, self._wording.edits(grant.id, grant.shares, container))
+
+
+def _holder(owner: Owner | None) -> Holder | None:
+    if owner is None:
+        return None
+    return Holder(
+        pod_uid=owner.pod.uid,
+        key=owner.pod.key,
+        container=owner.container.name,
+        position=owner.container.position,
+        containers=len(tuple(request.containers(owner.pod.document))),
+    )
+
+
+def _container(pod: NodePod, position: int) -> Container:
+    return tuple(request.containers(pod.document))[position]
+
+
+def _devices_of(ids: Collection[str]) -> tuple[DeviceUuid, ...]:
+    return tuple(dict.fromkeys(device_of(device_id) for device_id in sorted(ids)))
+
+
+def _named(grant: Grant) -> str:
+    return f"{grant.holder.key} {grant.holder.container}" if grant.holder else "nobody known"
