@@ -39,7 +39,7 @@ class SelectKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Env:
-    """Names of the environment variables by which a family's containers are told; empty = the family has no such one."""
+    """Names of the environment variables that tell a family's containers; empty = the family has no such variable."""
 
     priority: str = ""
     """Task priority: 0 high, 1 low."""
