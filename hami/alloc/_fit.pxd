@@ -32,7 +32,7 @@ cdef enum:
 cdef enum:
     # A tally is a row of int64: the counters above, then these.
     DEVICES = 16          # cards of the family on the node
-    LARGEST_FREE = 17     # MiB free on the emptiest card that the pod may use and that has a slot
+    LARGEST_FREE = 17     # MiB free on the emptiest card that the pod may join
     TALLY_WIDTH = 18
 
 
@@ -155,7 +155,8 @@ cdef class Rows:
     cdef int64_t memory_of(self, int32_t row, const Need* need) noexcept nogil
     cdef int64_t cores_of(self, int32_t row, const Need* need) noexcept nogil
     cdef int32_t barred(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil
-    cdef int32_t judge(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil
+    cdef int32_t closed(self, int32_t row, const Need* need) noexcept nogil
+    cdef int32_t short_of(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil
     cdef bint within_quota(self, Ask ask, int32_t picked) noexcept nogil
     cdef float card_score(self, int32_t row, const Need* need, uint8_t verdict, Ask ask) noexcept nogil
     cdef bint comes_before(self, int32_t a, int32_t b, uint32_t keys) noexcept nogil

@@ -300,6 +300,9 @@ cdef class Rows:
             return self.cores[row] if 0 < self.cores[row] < 100 else 100
         return need.cores
 
+    # The checks of one card, in HAMi's order; the first that fails is the reason. Between `barred` and `closed` stands the
+    # NUMA group, between `closed` and `short_of` the quota: both depend on what the pod has picked so far.
+
     cdef inline int32_t barred(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil:
         if not self.flags[row] & ROW_HEALTHY:
             return UNHEALTHY
@@ -309,18 +312,19 @@ cdef class Rows:
             return TYPE_MISMATCH
         return FITS
 
-    cdef inline int32_t judge(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil:
-        # The checks that follow the NUMA group, except the quota, in HAMi's order: the first that fails is the reason.
-        cdef int64_t cores
+    cdef inline int32_t closed(self, int32_t row, const Need* need) noexcept nogil:
         if self.marks[row] & MARK_BARRED or (need.rules & ONLY_CHOSEN and not self.marks[row] & MARK_CHOSEN):
             return UUID_MISMATCH
         if self.slots[row] <= self.slots_used[row]:
             return SLOTS_EXHAUSTED
         if need.rules & MUTEX and self.slots_used[row] > 0:
             return EXCLUSIVE_CONFLICT
+        return FITS
+
+    cdef inline int32_t short_of(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil:
+        cdef int64_t cores = self.cores_of(row, need)
         if self.memory[row] - self.memory_used[row] < self.memory_of(row, need):
             return NO_MEMORY
-        cores = self.cores_of(row, need)
         if self.cores[row] - self.cores_used[row] < cores:
             return NO_CORES
         if (
@@ -438,9 +442,10 @@ cdef class Rows:
             devices += 1
             why = self.barred(row, need, verdict)
             if why == FITS:
-                why = self.judge(row, need, verdict)
-                if why >= QUOTA:
-                    tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
+                why = self.closed(row, need)
+            if why == FITS:
+                tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
+                why = self.short_of(row, need, verdict)
             if why != FITS:
                 tally[why] += 1
                 continue
@@ -473,15 +478,17 @@ cdef class Rows:
                     tally[NUMA_NOT_FIT] += found
                     found = 0
                     group = self.numa[row]
-                why = self.judge(row, need, verdict)
-                if why >= QUOTA:
-                    tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
-                    self.choices[picked + found].need = index
-                    self.choices[picked + found].row = row
-                    self.choices[picked + found].memory = self.memory_of(row, need)
-                    self.choices[picked + found].cores = self.cores_of(row, need)
-                    if ask.limited and not self.within_quota(ask, picked + found):
-                        why = QUOTA
+                why = self.closed(row, need)
+            if why == FITS:
+                tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
+                self.choices[picked + found].need = index
+                self.choices[picked + found].row = row
+                self.choices[picked + found].memory = self.memory_of(row, need)
+                self.choices[picked + found].cores = self.cores_of(row, need)
+                if ask.limited and not self.within_quota(ask, picked + found):
+                    why = QUOTA
+                else:
+                    why = self.short_of(row, need, verdict)
             if why != FITS:
                 tally[why] += 1
                 continue

@@ -1,0 +1,370 @@
+"""The obvious slow allocator that the engine must agree with.
+
+Written from the rules alone, with dictionaries, copies and sorting by tuples; it shares no code with the engine. Where
+a rule looks odd (the end of a sorted list is tried first, single precision scores), it is HAMi 2.10's, and rankings
+hang on it.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from hami.model.claim import (
+    Assignment,
+    ContainerNeed,
+    Need,
+    NodeRefusal,
+    Percent,
+    PodRecord,
+    PodRequest,
+    Role,
+    Selection,
+    Share,
+    Why,
+)
+from hami.model.device import Device, NodeRecord
+from hami.model.names import DeviceUuid, NodeName, PodUid, VendorWord
+from hami.model.vendor import Registry, Rule
+
+Key = tuple[VendorWord, DeviceUuid]
+Limits = Mapping[VendorWord, tuple[int | None, int | None]]
+
+
+@dataclass
+class Used:
+    slots: int = 0
+    memory: int = 0
+    cores: int = 0
+
+
+@dataclass
+class Node:
+    record: NodeRecord
+    used: dict[Key, Used] = field(default_factory=dict)
+
+    def of(self, vendor: VendorWord, device: Device) -> Used:
+        return self.used.setdefault((vendor, device.uuid), Used())
+
+    def copy(self) -> "Node":
+        return Node(self.record, {key: Used(u.slots, u.memory, u.cores) for key, u in self.used.items()})
+
+    def cards(self, registry: Registry) -> list[tuple[VendorWord, Device]]:
+        known = [inventory for inventory in self.record.inventories if registry.get(inventory.vendor)]
+        return [(inventory.vendor, device) for inventory in known for device in inventory.devices]
+
+
+@dataclass
+class Verdict:
+    assignments: dict[NodeName, Assignment]
+    refusals: dict[NodeName, NodeRefusal]
+    ranking: list[tuple[NodeName, float]]
+
+
+def single(value: float) -> float:
+    """Rounded to single precision."""
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded
+
+
+def pod_usage(pod: PodRecord) -> dict[Key, Used]:
+    """Phase by phase: each plain init container with the sidecars before it, then everything that stays."""
+    phases: list[list[int]] = []
+    stays = [i for i, role in enumerate(pod.roles) if role is not Role.INIT]
+    if not pod.inits_done:
+        for i, role in enumerate(pod.roles):
+            if role is Role.INIT:
+                phases.append([j for j in range(i) if pod.roles[j] is Role.SIDECAR] + [i])
+    phases.append(stays)
+    most: dict[Key, Used] = {}
+    for phase in phases:
+        now: dict[Key, Used] = {}
+        for vendor, segments in pod.segments.items():
+            for i in phase:
+                for share in segments[i]:
+                    used = now.setdefault((vendor, share.uuid), Used())
+                    used.slots += 1
+                    used.memory += share.memory_mib
+                    used.cores += share.cores
+        for key, used in now.items():
+            before = most.setdefault(key, Used())
+            before.slots = max(before.slots, used.slots)
+            before.memory = max(before.memory, used.memory)
+            before.cores = max(before.cores, used.cores)
+    return most
+
+
+def decide(
+    nodes: Sequence[NodeRecord],
+    pods: Sequence[PodRecord],
+    request: PodRequest,
+    registry: Registry,
+    *,
+    node_policy: str,
+    card_policy: str,
+    limits: Limits,
+    exclude: PodUid | None = None,
+    request_scored: bool = False,
+) -> Verdict:
+    """What every node answers, and in which order the fitting ones rank."""
+    pods = [pod for pod in pods if pod.uid != exclude]
+    assignments: dict[NodeName, Assignment] = {}
+    refusals: dict[NodeName, NodeRefusal] = {}
+    scores: dict[NodeName, float] = {}
+    trial = Trial(request, registry, request.card_policy or card_policy, limits, namespace_usage(pods), request_scored)
+    for record in nodes:
+        node = Node(record)
+        for pod in pods:
+            if pod.node == record.name:
+                for key, used in pod_usage(pod).items():
+                    total = node.used.setdefault(key, Used())
+                    total.slots += used.slots
+                    total.memory += used.memory
+                    total.cores += used.cores
+        if not node.cards(registry):
+            refusals[record.name] = NodeRefusal(counts={Why.UNREGISTERED: 1})
+            continue
+        scores[record.name] = node_score(node, registry)
+        answer = trial.on(node)
+        if isinstance(answer, NodeRefusal):
+            refusals[record.name] = answer
+        else:
+            assignments[record.name] = answer
+    sign = 1 if (request.node_policy or node_policy).strip() == "spread" else -1
+    ranked = sorted(assignments, key=lambda name: (sign * scores[name], tie(request.uid, name)))
+    return Verdict(assignments, refusals, [(name, scores[name]) for name in ranked])
+
+
+def namespace_usage(pods: Sequence[PodRecord]) -> dict[tuple[str, VendorWord], Used]:
+    totals: dict[tuple[str, VendorWord], Used] = {}
+    for pod in pods:
+        for (vendor, _), used in pod_usage(pod).items():
+            total = totals.setdefault((pod.key.namespace, vendor), Used())
+            total.memory += used.memory
+            total.cores += used.cores
+    return totals
+
+
+def node_score(node: Node, registry: Registry) -> float:
+    cards = node.cards(registry)
+    total = [sum(amounts) for amounts in zip(*((d.slots, d.cores, d.memory_mib) for _, d in cards), strict=True)]
+    every = [node.of(vendor, device) for vendor, device in cards]
+    used = [sum(u.slots for u in every), sum(u.cores for u in every), sum(u.memory for u in every)]
+    if 0 in total:
+        return 0.0
+    score = 0.0
+    for part, whole in zip(used, total, strict=True):
+        score = single(score + single(single(part) / single(whole)))
+    return single(10 * score)
+
+
+def tie(uid: PodUid, node: NodeName) -> int:
+    def hashed(text: str) -> int:
+        return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+    x = hashed(uid) ^ hashed(node)
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
+
+
+@dataclass
+class Trial:
+    """One request, to be tried on one node after the other."""
+
+    request: PodRequest
+    registry: Registry
+    card_policy: str
+    limits: Limits
+    in_namespace: Mapping[tuple[str, VendorWord], Used]
+    request_scored: bool
+
+    def on(self, node: Node) -> Assignment | NodeRefusal:
+        containers = self.request.containers
+        segments: dict[VendorWord, list[tuple[Share, ...]]] = {
+            need.vendor: [()] * len(containers) for container in containers for need in container.needs
+        }
+        for i, container in enumerate(containers):
+            before = node.copy()
+            for need in container.needs:
+                found = self.need(node, i, container, need, segments)
+                if isinstance(found, NodeRefusal):
+                    return found
+                segments[need.vendor][i] = found
+                for share in found:
+                    used = node.used[need.vendor, share.uuid]
+                    used.slots += 1
+                    used.memory += share.memory_mib
+                    used.cores += share.cores
+            if container.role is Role.INIT:
+                node = before
+        return Assignment(node=node.record.name, segments={v: tuple(parts) for v, parts in segments.items()})
+
+    def need(
+        self,
+        node: Node,
+        position: int,
+        container: ContainerNeed,
+        need: Need,
+        segments: Mapping[VendorWord, Sequence[tuple[Share, ...]]],
+    ) -> tuple[Share, ...] | NodeRefusal:
+        selection = self.request.selections.get(need.vendor, Selection())
+        cards = [device for vendor, device in node.cards(self.registry) if vendor == need.vendor]
+        counts: dict[Why, int] = {}
+        largest_free = 0
+
+        def count(why: Why, by: int = 1) -> None:
+            counts[why] = counts.get(why, 0) + by
+
+        picked: list[Share] = []
+        group: int | None = None
+        for device in reversed(self.in_order(node, need, selection, cards)):
+            used = node.of(need.vendor, device)
+            if not device.healthy:
+                count(Why.UNHEALTHY)
+                continue
+            if device.uuid in node.record.cordoned:
+                count(Why.CORDONED)
+                continue
+            if not self.accepts(selection, device):
+                count(Why.TYPE_MISMATCH)
+                continue
+            if selection.numa_bind and device.numa != group:
+                if picked:
+                    count(Why.NUMA_NOT_FIT, len(picked))
+                picked = []
+                group = device.numa
+            if (selection.uuid_in and device.uuid not in selection.uuid_in) or device.uuid in selection.uuid_out:
+                count(Why.UUID_MISMATCH)
+                continue
+            if device.slots <= used.slots:
+                count(Why.SLOTS_EXHAUSTED)
+                continue
+            alone = "mutex" in self.words() or Rule.SHARED not in self.registry[need.vendor].rules
+            if alone and used.slots > 0:
+                count(Why.EXCLUSIVE_CONFLICT)
+                continue
+            largest_free = max(largest_free, device.memory_mib - used.memory)
+            share = self.share(need, device)
+            why = self.room(node, position, need, device, [*picked, share], segments)
+            if why is not None:
+                count(why)
+                continue
+            picked.append(share)
+            if len(picked) == need.count:
+                return tuple(picked)
+        if need.count > len(cards):
+            counts = {Why.TOO_FEW_DEVICES: 1}
+        elif picked:
+            count(Why.TOO_FEW_PICKED, len(picked))
+        return NodeRefusal(counts=counts, devices=len(cards), largest_free_mib=largest_free)
+
+    def room(
+        self,
+        node: Node,
+        position: int,
+        need: Need,
+        device: Device,
+        picked: Sequence[Share],
+        segments: Mapping[VendorWord, Sequence[tuple[Share, ...]]],
+    ) -> Why | None:
+        used, share = node.of(need.vendor, device), picked[-1]
+        if not self.within_quota(position, need, picked, segments):
+            return Why.QUOTA
+        if device.memory_mib - used.memory < share.memory_mib:
+            return Why.NO_MEMORY
+        if device.cores - used.cores < share.cores:
+            return Why.NO_CORES
+        exclusive = Rule.FULL_CORES_IS_EXCLUSIVE in self.registry[need.vendor].rules and device.cores <= 100
+        if exclusive and need.cores >= 100 and used.slots > 0:
+            return Why.EXCLUSIVE_CONFLICT
+        if device.cores > 0 and used.cores >= device.cores and share.cores == 0:
+            return Why.CORES_EXHAUSTED
+        if device.mode == "mig":
+            return Why.MIG_INFEASIBLE
+        return None
+
+    def within_quota(
+        self,
+        position: int,
+        need: Need,
+        picked: Sequence[Share],
+        segments: Mapping[VendorWord, Sequence[tuple[Share, ...]]],
+    ) -> bool:
+        so_far = list(segments[need.vendor])
+        so_far[position] = tuple(picked)
+        hypothetical = PodRecord(
+            uid=self.request.uid,
+            key=self.request.key,
+            node=NodeName(""),
+            roles=tuple(container.role for container in self.request.containers),
+            segments={need.vendor: tuple(so_far)},
+        )
+        asked = pod_usage(hypothetical).values()
+        memory, cores = sum(u.memory for u in asked), sum(u.cores for u in asked)
+        there = self.in_namespace.get((self.request.key.namespace, need.vendor), Used())
+        memory_limit, cores_limit = self.limits.get(need.vendor, (None, None))
+        if memory_limit is not None and memory and there.memory + memory > memory_limit:
+            return False
+        return not (cores_limit is not None and cores and there.cores + cores > cores_limit)
+
+    def share(self, need: Need, device: Device) -> Share:
+        memory = need.memory.amount
+        if isinstance(need.memory, Percent):
+            memory = max(1, int(device.memory_mib * need.memory.amount / 100))
+        cores = need.cores
+        if cores == 100 and 0 < device.cores < 100:
+            cores = device.cores
+        return Share(uuid=device.uuid, kind=need.vendor, memory_mib=memory, cores=cores)
+
+    def accepts(self, selection: Selection, device: Device) -> bool:
+        model = device.model.lower()
+        if selection.type_in and not any(word.lower() in model for word in selection.type_in):
+            return False
+        if any(word.lower() in model for word in selection.type_out):
+            return False
+        return selection.mode is None or device.mode in selection.mode
+
+    def words(self) -> list[str]:
+        return [word.strip() for word in self.card_policy.split(",") if word.strip()]
+
+    def in_order(self, node: Node, need: Need, selection: Selection, cards: Sequence[Device]) -> list[Device]:
+        """Ascending as the policy says; the end is tried first."""
+
+        def key(device: Device) -> tuple[float, ...]:
+            score = self.card_score(node, need, device)
+            used = node.of(need.vendor, device).slots
+            numa, index = device.numa, device.index
+            words = self.words()
+            if "," in self.card_policy or words == ["numa"]:
+                chain = {"binpack": score, "spread": -score, "numa": numa}
+                keys = [chain[word] for word in words if word in chain] or [-score, numa]
+                return (*([numa] if selection.numa_bind else []), *keys, index)
+            match words, selection.numa_bind:
+                case ["mutex"], _:
+                    return (-used, numa, index)
+                case ["binpack"], True:
+                    return (-numa, score, index)
+                case ["binpack"], False:
+                    return (score, numa, index)
+                case _, True:
+                    return (numa, -score, index)
+                case _:
+                    return (-score, numa, index)
+
+        return sorted(cards, key=key)
+
+    def card_score(self, node: Node, need: Need, device: Device) -> float:
+        if 0 in (device.slots, device.cores, device.memory_mib):
+            return 0.0
+        used = node.of(need.vendor, device)
+        slots, cores, memory = used.slots, used.cores, used.memory
+        if self.request_scored or device.model == need.vendor:
+            slots += need.count
+            cores += need.cores
+            memory += self.share(need, device).memory_mib
+        score = 0.0
+        parts = (slots, device.slots), (cores, device.cores), (memory, device.memory_mib)
+        for weight, (part, whole) in zip(self.request.weights, parts, strict=True):
+            score = single(score + single(single(weight) * single(single(part) / single(whole))))
+        return single(10 * score)
