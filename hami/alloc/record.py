@@ -40,7 +40,7 @@ def read_node(node: Mapping[str, Any], registry: Registry) -> tuple[NodeRecord, 
     A node that reports allocatable resources must offer some of the family's: a registered inventory outlives its
     plug-in, and the kubelet would refuse the pod. Descriptions without `status.allocatable` are taken at their word.
     """
-    meta = asking.metadata(node)
+    meta = _metadata(node)
     notes = _texts(meta.get("annotations"))
     problems: list[WireError] = []
     inventories = [
@@ -70,7 +70,7 @@ def read_pod(pod: Mapping[str, Any], registry: Registry) -> tuple[PodRecord | No
     node = _bound_node(pod)
     if node is None or _phase(pod) in FINISHED:
         return None, ()
-    notes = _texts(asking.metadata(pod).get("annotations"))
+    notes = _texts(_metadata(pod).get("annotations"))
     done = [vendor for vendor in registry if notes.get(vendor.done_key)]
     # A pod whose node refused it (`failed`) runs nothing; the node's agent says `success` when it starts after all.
     if not done or notes.get(keys.BIND_PHASE) == keys.FAILED:
@@ -84,7 +84,7 @@ def read_foreign_hold(pod: Mapping[str, Any], registry: Registry) -> tuple[Forei
     """What another HAMi scheduler has written on a pod that it has yet to bind; None for every other pod."""
     if _bound_node(pod) is not None or _phase(pod) in FINISHED:
         return None, ()
-    notes = _texts(asking.metadata(pod).get("annotations"))
+    notes = _texts(_metadata(pod).get("annotations"))
     node = notes.get(keys.NODE)
     done = [vendor for vendor in registry if notes.get(vendor.done_key)]
     if not node or not done:
@@ -131,7 +131,7 @@ def labels(assignment: Assignment) -> dict[str, str]:
 
 def stale_keys(pod: Mapping[str, Any], written: Mapping[str, str], registry: Registry) -> tuple[str, ...]:
     """Allocation keys of an earlier attempt that `written` would leave standing: a binding can only add."""
-    notes = _texts(asking.metadata(pod).get("annotations"))
+    notes = _texts(_metadata(pod).get("annotations"))
     candidates = {
         keys.NVIDIA_MIG,
         *(key for vendor in registry for key in (vendor.pending_key, vendor.done_key) if key),
@@ -204,7 +204,7 @@ def _read_record(
         roles=roles,
         segments=segments,
         inits_done=_inits_done(pod, found),
-        deleting=asking.metadata(pod).get("deletionTimestamp") is not None,
+        deleting=_metadata(pod).get("deletionTimestamp") is not None,
     )
     return record, tuple(problems)
 
@@ -253,6 +253,11 @@ def _inits_done(pod: Mapping[str, Any], found: tuple[Container, ...]) -> bool:
 def _exit_code(state: object) -> object:
     terminated = state.get("terminated") if isinstance(state, Mapping) else None
     return terminated.get("exitCode") if isinstance(terminated, Mapping) else None
+
+
+def _metadata(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    value = document.get("metadata")
+    return value if isinstance(value, Mapping) else {}
 
 
 def _bound_node(pod: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hami.alloc.record import annotations, labels, read_foreign_hold, read_node, read_pod, stale_keys
 from hami.model.claim import Assignment, PodRecord, Role, Share
@@ -10,6 +12,7 @@ from hami.model.names import DeviceUuid, NodeName, VendorWord
 from hami.model.vendor import Registry, Resources, Vendor
 from hami.vendors import registry
 from tests.alloc.pods import container, pod
+from tests.alloc.test_request import JSON
 
 NVIDIA = VendorWord("NVIDIA")
 DONE = "hami.io/vgpu-devices-allocated"
@@ -245,6 +248,33 @@ def test_a_pod_that_a_foreign_scheduler_has_yet_to_bind() -> None:
 )
 def test_documents_of_a_strange_shape_hold_nothing(document: dict[str, Any]) -> None:
     assert read_pod(document, FAMILIES) == (None, ())
+
+
+TEXT = st.text(alphabet="GPU-a[0],:;19NVIDIA", max_size=40)
+NOTES = st.dictionaries(
+    st.sampled_from([DONE, "hami.io/acme-devices-allocated", "hami.io/node-nvidia-register", "hami.io/bind-phase"]),
+    TEXT | JSON,
+)
+
+
+@given(
+    metadata=st.fixed_dictionaries({"annotations": NOTES.map(lambda notes: {**notes, "hami.io/vgpu-node": "n"}) | JSON})
+    | JSON,
+    spec=st.fixed_dictionaries({"nodeName": st.just("n") | JSON, "containers": st.lists(JSON, max_size=2) | JSON})
+    | JSON,
+    status=st.fixed_dictionaries({"initContainerStatuses": JSON, "allocatable": JSON}) | JSON,
+)
+def test_no_document_stops_a_reader(metadata: object, spec: object, status: object) -> None:
+    document = {"metadata": metadata, "spec": spec, "status": status}
+    node_record, problems = read_node(document, FAMILIES)
+    assert all(inventory.devices for inventory in node_record.inventories)
+    held, more = read_pod(document, FAMILIES)
+    hold, rest = read_foreign_hold(document, FAMILIES)
+    assert held is None or hold is None
+    assert all(str(problem) for problem in (*problems, *more, *rest))
+    for found in (held, hold.record if hold else None):
+        if found is not None:
+            assert all(len(segments) == len(found.roles) for segments in found.segments.values())
 
 
 # What a binding writes
