@@ -24,6 +24,9 @@ _GO_FLAGS: Final = frozenset({"scheduler", "agent"})
 def run(arguments: Sequence[str]) -> None:
     """Run `hami` with these arguments (the program's name left out)."""
     named = arguments[0] if arguments else ""
+    if list(arguments[:2]) == ["scheduler", "version"]:  # the reference's program has this sub-command
+        version()
+        return
     app = typer.Typer(name="hami", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(_root)
     # Only the part that runs is imported: `hami run` must not pay for the scheduler's libraries.

@@ -17,7 +17,8 @@ from hami.local.run import read_ask, run, state_for
 from hami.model.machine import read_machine
 from hami.model.names import WireError
 from hami.model.settings import DEFAULT_DEVICE_CONFIG
-from hami.node.probe_nvidia import NvidiaProbe, ProbeError
+from hami.node.probe import ProbeError
+from hami.node.probe_nvidia import NvidiaProbe
 from hami.node.simulated import compile_state, load_nvml, native_dir
 from hami.vendors import registry
 from hami.vendors.nvidia import NVIDIA
@@ -41,7 +42,7 @@ def run_command(
         directory = entries.find_directory(dict(os.environ))
         additions = _simulated(simulate, directory) if simulate else {}
         config = DEFAULT_DEVICE_CONFIG
-        with NvidiaProbe(config.nvidia) as probe:
+        with NvidiaProbe(config.nvidia, sysfs=None if simulate else Path("/sys")) as probe:
             inventory = probe.inventory()
         code = run(
             command,

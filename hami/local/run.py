@@ -95,9 +95,8 @@ def decide(
         uid=PodUid(me),
         key=PodKey("local", me),
         containers=(ContainerNeed(name="program", role=Role.APP, needs=(need,)),),
-        card_policy=ask.policy,
     )
-    return place_on(ledger, request, THIS_MACHINE)
+    return place_on(ledger, request, THIS_MACHINE, card_policy=ask.policy)
 
 
 def state_for(description: Path, directory: Path) -> Path:
