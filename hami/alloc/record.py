@@ -143,14 +143,15 @@ def _read_inventory(
     node: Mapping[str, Any], notes: Mapping[str, str], vendor: Vendor, problems: list[WireError]
 ) -> NodeInventory | None:
     text = notes.get(vendor.node_key)
-    if text is None or not _is_served(node, vendor):
+    if text is None:
         return None
     try:
         devices = node_wire.read_inventory(text, f"metadata.annotations[{vendor.node_key}]")
     except WireError as error:
         problems.append(error)
         return None
-    if not devices:
+    # With every card unhealthy nothing is allocatable either; then the cards tell people the better reason.
+    if not devices or (not _is_served(node, vendor) and any(device.healthy for device in devices)):
         return None
     links: Links | None = None
     if vendor.link_key and vendor.link_key in notes:

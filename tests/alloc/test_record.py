@@ -92,6 +92,12 @@ def test_an_inventory_whose_plug_in_is_gone_does_not_count(status: dict[str, Any
     assert problems == ()
 
 
+def test_cards_that_are_all_unhealthy_are_shown_as_such() -> None:
+    sick = '[{"id":"GPU-a","count":10,"devmem":15360,"devcore":100,"type":"NVIDIA-Tesla T4"}]'
+    found, _ = read_node(node({"hami.io/node-nvidia-register": sick}, allocatable={"nvidia.com/gpu": "0"}), FAMILIES)
+    assert [device.healthy for device in found.inventories[0].devices] == [False]
+
+
 def test_one_familys_broken_inventory_costs_only_that_family() -> None:
     notes = {"hami.io/node-nvidia-register": '[{"id":"GPU-x","count":"10"}]', "hami.io/node-acme-register": TWO_CARDS}
     found, problems = read_node(node(notes), FAMILIES)
