@@ -1,4 +1,4 @@
-"""What a container gets: environment, mounts and device nodes, in HAMi's contract between node and library.
+"""What a container gets: environment, mounts and the grant file, in HAMi's contract between node and library.
 
 Two halves, because a kubelet asks before it is certain for whom. `mounts` and `fixed_env` name only the grant and may
 be answered at once; `owner_env` and `grant_file` say how much, and are written when the container is known. The grant
@@ -35,14 +35,6 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceNode:
-    """A device file handed in under its own name."""
-
-    path: str
-    permissions: str = "rw"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GrantPaths:
     """Where one grant lies on its node. All paths are absolute."""
 
@@ -64,43 +56,6 @@ class GrantPaths:
     def region_inside(self) -> str:
         """The shared region as the container sees it."""
         return posixpath.join(self.hook, self.region_name)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """All that a container is started with."""
-
-    env: dict[str, str]
-    mounts: tuple[Mount, ...] = ()
-    devices: tuple[DeviceNode, ...] = ()
-
-
-def grant(
-    shares: Sequence[Share],
-    vendor: Vendor,
-    nvidia: NvidiaConfig,
-    *,
-    paths: GrantPaths,
-    preload: bool = True,
-    visible: bool = True,
-    driver_cap: bool = False,
-    devices: Sequence[DeviceNode] = (),
-) -> Grant:
-    """The whole grant of a container whose owner is certain.
-
-    `visible`: name the devices in the environment (the environment strategy; a CDI device makes them visible itself).
-    `preload`: False for a container that opted out of control. `driver_cap`: the driver is known to cap memory.
-    """
-    return Grant(
-        env={**fixed_env(nvidia, paths), **owner_env(shares, vendor, visible=visible, driver_cap=driver_cap)},
-        mounts=mounts(paths, preload=preload),
-        devices=tuple(devices),
-    )
-
-
-def mig_grant(shares: Sequence[Share], vendor: Vendor, *, devices: Sequence[DeviceNode] = ()) -> Grant:
-    """The grant of a container on MIG instances: the hardware holds the limits, so no library and no region."""
-    return Grant(env={vendor.env.visible: _uuids(shares)}, devices=tuple(devices))
 
 
 def fixed_env(nvidia: NvidiaConfig, paths: GrantPaths) -> dict[str, str]:

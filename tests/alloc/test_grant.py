@@ -5,13 +5,10 @@ from typing import Any
 import pytest
 
 from hami.alloc.grant import (
-    DeviceNode,
     GrantPaths,
     Mount,
     fixed_env,
-    grant,
     grant_file,
-    mig_grant,
     mounts,
     opts_out,
     owner_env,
@@ -42,8 +39,7 @@ ONE = (share("GPU-a", 3000, 30),)
 
 
 def test_the_references_variables_and_mounts() -> None:
-    got = grant(ONE, NVIDIA, NvidiaConfig(), paths=PATHS, devices=[DeviceNode(path="/dev/nvidia0")])
-    assert got.env == {
+    assert {**fixed_env(NvidiaConfig(), PATHS), **owner_env(ONE, NVIDIA)} == {
         "CUDA_DEVICE_MEMORY_LIMIT_0": "3000m",
         "CUDA_DEVICE_SM_LIMIT": "30",
         "CUDA_DEVICE_MEMORY_SHARED_CACHE": "/usr/local/vgpu/0a.cache",
@@ -51,14 +47,13 @@ def test_the_references_variables_and_mounts() -> None:
         "NVIDIA_VISIBLE_DEVICES": "GPU-a",
         "HAMI_DEVICE_UUIDS": "GPU-a",
     }
-    assert got.mounts == (
+    assert mounts(PATHS) == (
         Mount(container="/etc/hami", host="/usr/local/vgpu/grants/0a/etc"),
         Mount(container="/usr/local/vgpu", host="/usr/local/vgpu/grants/0a/region", read_only=False),
         Mount(container="/usr/local/vgpu/libvgpu.so", host="/usr/local/vgpu/libvgpu.so.0.1.0-12345678"),
         Mount(container="/tmp/vgpulock", host="/tmp/vgpulock", read_only=False),
         Mount(container="/etc/ld.so.preload", host="/usr/local/vgpu/ld.so.preload"),
     )
-    assert got.devices == (DeviceNode(path="/dev/nvidia0"),)
 
 
 def test_nothing_is_mounted_over_what_it_needs() -> None:
@@ -137,11 +132,6 @@ def test_a_container_may_opt_out_of_control() -> None:
     ] * 3
     assert asks("true", "false") is False
     assert all(mount.container != "/etc/ld.so.preload" for mount in mounts(PATHS, preload=False))
-
-
-def test_mig_needs_no_library() -> None:
-    got = mig_grant(ONE, NVIDIA)
-    assert (got.env, got.mounts) == ({"NVIDIA_VISIBLE_DEVICES": "GPU-a"}, ())
 
 
 def test_the_grant_file() -> None:
