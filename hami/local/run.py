@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from hami.alloc.explain import in_words
+from hami.alloc.grant import owner_env
 from hami.alloc.ledger import Ledger
 from hami.alloc.place import place_on
 from hami.local import entries
@@ -29,7 +30,6 @@ from hami.model.claim import (
     PodRecord,
     PodRequest,
     Role,
-    Share,
 )
 from hami.model.device import NodeInventory, NodeRecord
 from hami.model.names import NodeName, PodKey, PodUid, WireError
@@ -172,12 +172,6 @@ def _prepare(me: Entry, vendor: Vendor, directory: Path, library: Path) -> dict[
         "LD_PRELOAD": preload,
         "HAMI_GRANT": str(grant),
         "CUDA_DEVICE_MEMORY_SHARED_CACHE": str(region),
-        **_limits(me.shares),
+        "CUDA_VISIBLE_DEVICES": ",".join(share.uuid for share in me.shares),
+        **owner_env(me.shares, vendor, visible=False),
     }
-
-
-def _limits(shares: Sequence[Share]) -> dict[str, str]:
-    """Which devices, and the limits as people and older libraries read them."""
-    uuids = ",".join(share.uuid for share in shares)
-    memory = {f"CUDA_DEVICE_MEMORY_LIMIT_{i}": f"{share.memory_mib}m" for i, share in enumerate(shares)}
-    return {"CUDA_VISIBLE_DEVICES": uuids, "CUDA_DEVICE_SM_LIMIT": str(shares[0].cores), **memory}
