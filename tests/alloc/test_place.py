@@ -1,0 +1,446 @@
+"""Placement by hand-made cases: what fits a card, which card and node a policy takes, what a refusal says.
+
+Each case is a row that a reader can check by head; the mass of combinations is in `test_engine.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from hami.alloc.explain import in_words
+from hami.alloc.ledger import Ledger
+from hami.alloc.place import place, place_on
+from hami.alloc.policy import CardPolicy, SortKey, card_policy, spreads_nodes
+from hami.alloc.quota import Quotas
+from hami.model.claim import (
+    Assignment,
+    ContainerNeed,
+    Memory,
+    Mib,
+    Need,
+    NodeRefusal,
+    Percent,
+    Placed,
+    PodRecord,
+    PodRequest,
+    Refused,
+    Role,
+    Selection,
+    Share,
+    Why,
+)
+from hami.model.device import Device, NodeInventory, NodeRecord
+from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid
+from tests.alloc.worlds import NVIDIA, REGISTRY
+
+
+@dataclass(frozen=True)
+class Card:
+    """A T4 with what pods hold of it."""
+
+    memory: int = 15360
+    cores: int = 100
+    slots: int = 10
+    used: Sequence[tuple[int, int]] = ()
+    """One sharer each: MiB, cores."""
+    numa: int = 0
+    model: str = "NVIDIA-Tesla T4"
+    mode: str = "hami-core"
+    healthy: bool = True
+
+
+def cluster(nodes: Mapping[str, Sequence[Card]], cordoned: str = "") -> Ledger:
+    """Cards are called `<node>-<i>`."""
+    ledger = Ledger(REGISTRY)
+    for name, cards in nodes.items():
+        devices = tuple(
+            Device(
+                uuid=DeviceUuid(f"{name}-{i}"),
+                index=i,
+                slots=card.slots,
+                memory_mib=card.memory,
+                cores=card.cores,
+                model=card.model,
+                numa=card.numa,
+                mode=card.mode,
+                healthy=card.healthy,
+            )
+            for i, card in enumerate(cards)
+        )
+        ledger.put_node(
+            NodeRecord(
+                name=NodeName(name),
+                inventories=(NodeInventory(vendor=NVIDIA, devices=devices),),
+                cordoned=frozenset({DeviceUuid(cordoned)}),
+            )
+        )
+        for i, card in enumerate(cards):
+            for j, (memory, cores) in enumerate(card.used):
+                share = Share(uuid=DeviceUuid(f"{name}-{i}"), kind=NVIDIA, memory_mib=memory, cores=cores)
+                ledger.put_pod(
+                    PodRecord(
+                        uid=PodUid(f"{name}-{i}-{j}"),
+                        key=PodKey("ns", f"{name}-{i}-{j}"),
+                        node=NodeName(name),
+                        roles=(Role.APP,),
+                        segments={NVIDIA: ((share,),)},
+                    )
+                )
+    return ledger
+
+
+def ask(
+    memory: Memory,
+    cores: int = 0,
+    count: int = 1,
+    *,
+    more: Sequence[tuple[Role, Memory, int]] = (),
+    selection: Selection | None = None,
+    uid: str = "u",
+    policy: str | None = None,
+) -> PodRequest:
+    needs = [(Role.APP, memory, cores, count), *[(role, mem, core, 1) for role, mem, core in more]]
+    needs.sort(key=lambda need: need[0] is Role.APP)
+    return PodRequest(
+        uid=PodUid(uid),
+        key=PodKey("ns", uid),
+        containers=tuple(
+            ContainerNeed(name=f"c{i}", role=role, needs=(Need(vendor=NVIDIA, count=n, memory=mem, cores=core),))
+            for i, (role, mem, core, n) in enumerate(needs)
+        ),
+        selections={} if selection is None else {NVIDIA: selection},
+        card_policy=policy,
+    )
+
+
+def on_one(cards: Sequence[Card], request: PodRequest, policy: str = "spread") -> Assignment | NodeRefusal:
+    return place_on(cluster({"n": cards}), request, NodeName("n"), card_policy=policy)
+
+
+def held(assignment: Assignment | NodeRefusal) -> list[list[tuple[str, int, int]]]:
+    assert isinstance(assignment, Assignment), assignment
+    return [[(s.uuid, s.memory_mib, s.cores) for s in segment] for segment in assignment.segments[NVIDIA]]
+
+
+FULL = Card(used=((15360, 0),))
+
+
+@pytest.mark.parametrize(
+    ("card", "memory", "cores", "want"),
+    [
+        (Card(), Mib(3000), 0, (3000, 0)),
+        (Card(), Percent(50), 0, (7680, 0)),
+        (Card(), Percent(33), 0, (5068, 0)),
+        (Card(), Percent(100), 100, (15360, 100)),
+        (Card(memory=50), Percent(1), 0, (1, 0)),
+        (Card(memory=2**31 - 1), Percent(100), 0, (2**31 - 1, 0)),
+        (Card(used=((11360, 0),)), Mib(4000), 0, (4000, 0)),
+        (Card(used=((11361, 0),)), Mib(4000), 0, Why.NO_MEMORY),
+        (Card(used=((1, 0),)), Percent(100), 0, Why.NO_MEMORY),
+        (Card(used=((10, 50),)), Mib(10), 50, (10, 50)),
+        (Card(used=((10, 50),)), Mib(10), 51, Why.NO_CORES),
+        (Card(used=((10, 0),)), Mib(10), 100, Why.EXCLUSIVE_CONFLICT),
+        (Card(used=((10, 100),)), Mib(10), 0, Why.CORES_EXHAUSTED),
+        (Card(used=((10, 99),)), Mib(10), 0, (10, 0)),
+        (Card(slots=1, used=((10, 0),)), Mib(10), 0, Why.SLOTS_EXHAUSTED),
+        (Card(slots=0), Mib(10), 0, Why.SLOTS_EXHAUSTED),
+        (Card(healthy=False), Mib(10), 0, Why.UNHEALTHY),
+        (Card(mode="mig"), Mib(10), 0, Why.MIG_INFEASIBLE),
+        # Scaled cores: above 100 a full request shares, below 100 it takes all there is, alone.
+        (Card(cores=150, used=((10, 50),)), Mib(10), 100, (10, 100)),
+        (Card(cores=50), Mib(10), 100, (10, 50)),
+        (Card(cores=50, used=((10, 0),)), Mib(10), 100, Why.EXCLUSIVE_CONFLICT),
+        (Card(cores=50), Mib(10), 60, Why.NO_CORES),
+        # A card without cores serves those who want none.
+        (Card(cores=0), Mib(10), 0, (10, 0)),
+        (Card(cores=0), Mib(10), 100, Why.NO_CORES),
+        # More is held than the card has: nothing fits, not even nothing.
+        (Card(used=((99999, 0),)), Mib(1), 0, Why.NO_MEMORY),
+        (Card(used=((10, 120),)), Mib(10), 0, Why.NO_CORES),
+    ],
+    ids=str,
+)
+def test_one_card(card: Card, memory: Memory, cores: int, want: tuple[int, int] | Why) -> None:
+    answer = on_one([card], ask(memory, cores))
+    if isinstance(want, Why):
+        assert isinstance(answer, NodeRefusal)
+        assert answer.counts == {want: 1}
+        assert answer.text == f"1/1 {want.word}"
+    else:
+        assert held(answer) == [[("n-0", *want)]]
+
+
+def test_cordoned() -> None:
+    ledger = cluster({"n": [Card(), Card()]}, cordoned="n-1")
+    assert held(place_on(ledger, ask(Mib(1)), NodeName("n"), card_policy="spread")) == [[("n-0", 1, 0)]]
+    refusal = place_on(ledger, ask(Mib(1), count=2), NodeName("n"), card_policy="spread")
+    assert isinstance(refusal, NodeRefusal)
+    assert refusal.text == "1/2 AllocatedCardsInsufficientRequest, 1/2 CardCordoned"
+
+
+def test_reasons_carry_numbers() -> None:
+    cards = [Card(used=((13312, 0),)), Card(used=((14000, 0),)), Card(healthy=False), Card(model="NVIDIA A10")]
+    refusal = on_one(cards, ask(Mib(4000), selection=Selection(type_in=("t4",))))
+    assert isinstance(refusal, NodeRefusal)
+    assert refusal.text == "1/4 CardNotHealth, 1/4 CardTypeMismatch, 2/4 CardInsufficientMemory"
+    assert (refusal.devices, refusal.largest_free_mib) == (4, 2048)
+    assert in_words([refusal]) == (
+        "1 node: 2 devices short of memory (largest free 2,048 MiB), 1 unhealthy, 1 of another model or mode than asked"
+    )
+
+
+def test_more_devices_than_there_are() -> None:
+    refusal = on_one([Card(healthy=False)], ask(Mib(1), count=2))
+    assert isinstance(refusal, NodeRefusal)
+    assert refusal.text == "NodeInsufficientDevice"
+
+
+TWO_BY_TWO = [
+    Card(numa=0, used=((4000, 0),)),
+    Card(numa=0, used=((8000, 0),)),
+    Card(numa=1, used=((2000, 0),)),
+    Card(numa=1),
+]
+
+
+@pytest.mark.parametrize(
+    ("policy", "count", "numa_bind", "want"),
+    [
+        ("spread", 1, False, "3"),
+        ("spread", 2, False, "32"),
+        ("binpack", 1, False, "1"),
+        ("binpack", 3, False, "102"),
+        ("foo", 2, False, "32"),
+        ("", 2, False, "32"),
+        (" binpack ", 1, False, "1"),
+        ("Binpack", 1, False, "3"),
+        ("numa", 2, False, "32"),
+        ("mutex", 1, False, "3"),
+        ("mutex", 2, False, Why.EXCLUSIVE_CONFLICT),
+        ("mutex,binpack", 1, False, "3"),
+        ("numa,binpack", 2, False, "23"),
+        ("binpack,numa", 2, False, "10"),
+        ("spread", 2, True, "32"),
+        ("binpack", 2, True, "10"),
+        ("binpack", 3, True, Why.NUMA_NOT_FIT),
+        ("binpack,numa", 2, True, "23"),
+    ],
+)
+def test_card_order(policy: str, count: int, numa_bind: bool, want: str | Why) -> None:
+    answer = on_one(TWO_BY_TWO, ask(Mib(1), count=count, selection=Selection(numa_bind=numa_bind)), policy)
+    if isinstance(want, Why):
+        assert isinstance(answer, NodeRefusal)
+        assert want in answer.counts
+    else:
+        assert [uuid for uuid, _, _ in held(answer)[0]] == [f"n-{i}" for i in want]
+
+
+def test_the_pods_own_policy_wins() -> None:
+    assert held(on_one(TWO_BY_TWO, ask(Mib(1), policy="binpack"), "spread")) == [[("n-1", 1, 0)]]
+
+
+def test_complete_ties_take_the_last_card_first() -> None:
+    assert [uuid for uuid, _, _ in held(on_one([Card()] * 3, ask(Mib(1), count=3)))[0]] == ["n-2", "n-1", "n-0"]
+
+
+def test_weights() -> None:
+    cards = [Card(used=((1000, 0), (1000, 0))), Card(used=((3000, 0),))]
+    for weights, want in (((1, 0, 0), "n-0"), ((0, 0, 1), "n-1")):
+        request = ask(Mib(1), policy="binpack")
+        request = PodRequest(uid=request.uid, key=request.key, containers=request.containers, weights=weights)
+        assert held(on_one(cards, request, "binpack"))[0][0][0] == want
+
+
+def test_the_request_enters_the_score_on_demand() -> None:
+    # By use both cards are half full; with 2000 MiB more the small one is fuller.
+    cards = [Card(memory=4000, used=((2000, 0),)), Card(memory=16000, used=((8000, 0),))]
+    ledger = cluster({"n": cards})
+    request = ask(Mib(2000))
+    for scored, want in ((False, "n-1"), (True, "n-0")):
+        answer = place_on(ledger, request, NodeName("n"), card_policy="binpack", request_scored=scored)
+        assert held(answer)[0][0][0] == want
+
+
+@pytest.mark.parametrize(
+    ("selection", "want"),
+    [
+        (Selection(uuid_in=frozenset({DeviceUuid("n-0")})), "n-0"),
+        (Selection(uuid_in=frozenset({DeviceUuid("m-0")})), Why.UUID_MISMATCH),
+        (Selection(uuid_out=frozenset({DeviceUuid("n-1")})), "n-0"),
+        (Selection(type_in=("A100",)), "n-0"),
+        (Selection(type_in=("a100", "nothing")), "n-0"),
+        (Selection(type_out=("A10",)), Why.TYPE_MISMATCH),
+        (Selection(type_in=("A10",), type_out=("A100",)), "n-1"),
+        (Selection(mode="hami-core,mig"), "n-1"),
+        (Selection(mode="mig"), Why.TYPE_MISMATCH),
+    ],
+    ids=str,
+)
+def test_selection(selection: Selection, want: str | Why) -> None:
+    cards = [Card(model="NVIDIA A100-SXM4"), Card(model="NVIDIA A10")]
+    answer = on_one(cards, ask(Mib(1), selection=selection))
+    if isinstance(want, Why):
+        assert isinstance(answer, NodeRefusal)
+        assert answer.counts == {want: 2}
+    else:
+        assert held(answer)[0][0][0] == want
+
+
+@dataclass(frozen=True)
+class Pod:
+    """Containers by role and MiB on one card of 15360, in spec order, the app first in `ask`."""
+
+    app: int
+    others: Sequence[tuple[Role, int]] = field(default_factory=tuple)
+    fits: bool = True
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        Pod(8000, [(Role.APP, 7360)]),
+        Pod(8000, [(Role.APP, 7361)], fits=False),
+        Pod(8000, [(Role.INIT, 15360)]),
+        Pod(8000, [(Role.INIT, 15360), (Role.INIT, 15360)]),
+        Pod(8000, [(Role.INIT, 15361)], fits=False),
+        Pod(8000, [(Role.SIDECAR, 7360)]),
+        Pod(8000, [(Role.SIDECAR, 7361)], fits=False),
+        Pod(8000, [(Role.SIDECAR, 5000), (Role.INIT, 10360)]),
+        Pod(8000, [(Role.SIDECAR, 5000), (Role.INIT, 10361)], fits=False),
+        Pod(8000, [(Role.INIT, 10361), (Role.SIDECAR, 5000)]),
+    ],
+    ids=str,
+)
+def test_containers_of_one_pod(pod: Pod) -> None:
+    answer = on_one([Card()], ask(Mib(pod.app), more=[(role, Mib(mib), 0) for role, mib in pod.others]))
+    assert isinstance(answer, Assignment) is pod.fits
+
+
+def test_containers_see_what_the_ones_before_took() -> None:
+    request = ask(Mib(10000), more=[(Role.APP, Mib(10000), 0)])
+    assert [segment[0][0] for segment in held(on_one([Card(), Card()], request, "binpack"))] == ["n-1", "n-0"]
+    assert isinstance(on_one([Card()], request), NodeRefusal)
+
+
+def test_segments_are_one_a_container() -> None:
+    request = PodRequest(
+        uid=PodUid("u"),
+        key=PodKey("ns", "u"),
+        containers=(
+            ContainerNeed(name="plain", role=Role.INIT),
+            ContainerNeed(name="a", role=Role.APP, needs=(Need(vendor=NVIDIA, count=1, memory=Mib(1), cores=0),)),
+            ContainerNeed(name="plain2", role=Role.APP),
+        ),
+    )
+    assert held(on_one([Card()], request)) == [[], [("n-0", 1, 0)], []]
+
+
+def test_node_scores_and_policies() -> None:
+    ledger = cluster({"idle": [Card(), Card()], "some": [Card(used=((3000, 30),)), Card()], "full": [FULL, FULL]})
+    for policy, order in (("binpack", ["some", "idle"]), ("spread", ["idle", "some"]), ("foo", ["some", "idle"])):
+        verdict = place(ledger, ask(Mib(1)), None, node_policy=policy, card_policy="spread")
+        assert isinstance(verdict, Placed)
+        assert [name for name, _ in verdict.scores] == order
+        assert verdict.assignment.node == order[0]
+        assert dict(verdict.scores)[NodeName("some")] == pytest.approx(2.9765625, abs=1e-6)
+        assert list(verdict.refusals) == ["full"]
+        assert verdict.refusals[NodeName("full")].text == "2/2 CardInsufficientMemory"
+
+
+def test_equal_nodes_share_the_load() -> None:
+    ledger = cluster({f"n{i}": [Card()] for i in range(8)})
+    taken = set()
+    for i in range(64):
+        verdict = place(ledger, ask(Mib(1), uid=f"u{i}"), None, node_policy="binpack", card_policy="spread")
+        assert isinstance(verdict, Placed)
+        again = place(ledger, ask(Mib(1), uid=f"u{i}"), None, node_policy="binpack", card_policy="spread")
+        assert verdict == again
+        taken.add(verdict.assignment.node)
+    assert len(taken) == 8
+
+
+def test_nobody_fits() -> None:
+    ledger = cluster({"a": [FULL], "b": [Card(healthy=False), FULL]})
+    verdict = place(ledger, ask(Mib(1)), ["a", "b", "c"], node_policy="binpack", card_policy="spread")
+    assert isinstance(verdict, Refused)
+    assert {name: refusal.text for name, refusal in verdict.refusals.items()} == {
+        "a": "1/1 CardInsufficientMemory",
+        "b": "1/2 CardInsufficientMemory, 1/2 CardNotHealth",
+        "c": "node unregistered",
+    }
+    assert len(verdict.refusals) == 3
+    assert "UNHEALTHY" in repr(verdict.refusals)
+
+
+def test_a_pod_does_not_stand_in_its_own_way() -> None:
+    ledger = cluster({"n": [FULL]})
+    request = ask(Mib(15360), uid="n-0-0")
+    assert isinstance(place(ledger, request, ["n"], node_policy="binpack", card_policy="spread"), Refused)
+    verdict = place(ledger, request, ["n"], node_policy="binpack", card_policy="spread", exclude=PodUid("n-0-0"))
+    assert isinstance(verdict, Placed)
+    ledger.check()
+
+
+@pytest.mark.parametrize(
+    ("request_", "hard", "fits"),
+    [
+        (ask(Mib(3000)), {"memory": "6000"}, True),
+        (ask(Mib(3001)), {"memory": "6000"}, False),
+        (ask(Mib(3000), count=2), {"memory": "9000"}, True),
+        (ask(Mib(3000), count=2), {"memory": "8999"}, False),
+        (ask(Percent(10)), {"memory": "4535"}, False),
+        (ask(Mib(1), 0), {"cores": "0"}, True),
+        (ask(Mib(1), 1), {"cores": "0"}, False),
+        (ask(Mib(3000), more=[(Role.APP, Mib(3000), 0)]), {"memory": "8999"}, False),
+        (ask(Mib(3000), more=[(Role.INIT, Mib(3000), 0)]), {"memory": "6000"}, True),
+        (ask(Mib(3000), more=[(Role.INIT, Mib(4000), 0)]), {"memory": "6000"}, False),
+        (ask(Mib(1000), more=[(Role.SIDECAR, Mib(1000), 0), (Role.INIT, Mib(2000), 0)]), {"memory": "6000"}, True),
+        (ask(Mib(1000), more=[(Role.SIDECAR, Mib(1000), 0), (Role.INIT, Mib(2001), 0)]), {"memory": "6000"}, False),
+    ],
+    ids=str,
+)
+def test_quota(request_: PodRequest, hard: Mapping[str, str], fits: bool) -> None:
+    """The namespace holds 3000 MiB on another card; every container can only go to `n-1` or `n-2`."""
+    ledger = cluster({"n": [Card(slots=1, used=((3000, 0),)), Card(), Card()]})
+    quota = Quotas(REGISTRY)
+    quota.put(
+        {
+            "metadata": {"namespace": "ns", "name": "q"},
+            "spec": {"hard": {f"limits.{NVIDIA}/{what}": amount for what, amount in hard.items()}},
+        }
+    )
+    verdict = place(ledger, request_, ["n"], node_policy="binpack", card_policy="binpack", quota=quota)
+    assert isinstance(verdict, Placed) is fits
+    if isinstance(verdict, Refused):
+        assert Why.QUOTA in verdict.refusals[NodeName("n")].counts
+
+
+@pytest.mark.parametrize(
+    ("text", "numa_bind", "keys", "mutex"),
+    [
+        ("binpack", False, "SCORE_UP NUMA_UP", False),
+        ("binpack", True, "NUMA_DOWN SCORE_UP", False),
+        ("spread", True, "NUMA_UP SCORE_DOWN", False),
+        ("topology-aware", False, "SCORE_DOWN NUMA_UP", False),
+        ("mutex", True, "USED_DOWN NUMA_UP", True),
+        ("numa", False, "NUMA_UP", False),
+        ("numa,numa,binpack", False, "NUMA_UP SCORE_UP", False),
+        ("binpack,numa,spread", True, "NUMA_UP SCORE_UP SCORE_DOWN", False),
+        ("mutex,foo", False, "SCORE_DOWN NUMA_UP", True),
+        (",", True, "NUMA_UP SCORE_DOWN", False),
+    ],
+)
+def test_policy_words(text: str, numa_bind: bool, keys: str, mutex: bool) -> None:
+    want = CardPolicy(keys=tuple(SortKey[key] for key in keys.split()), mutex=mutex)
+    assert card_policy(text, numa_bind=numa_bind) == want
+
+
+def test_node_policy_words() -> None:
+    assert [spreads_nodes(word) for word in ("spread", " spread ", "binpack", "Spread", "")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
