@@ -1,0 +1,1 @@
+"""Admission: pods before they are stored."""
