@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hami.alloc import record
 from hami.alloc.place import place, place_on
-from hami.alloc.request import RequestError, WeightsError, read_request
+from hami.alloc.request import RequestError, WeightsError, read_request, warnings
 from hami.cluster.picture import Picture
 from hami.model.claim import NodeRefusal, Placed, PodRequest, Refused, Why
 from hami.model.names import NodeName, WireError, clip
@@ -97,6 +97,8 @@ class Extender:
         if not request.vendors:
             self._counters.filtered("no_hami_resource")
             return wire.write_filter_result(node_names=call.node_names, nodes=call.nodes, failed=None, error="")
+        for text in warnings(call.pod):
+            self._events.tell(subject, "PolicyIgnored", text, warning=True)
         hold = self._holds.get(request.uid)
         if hold is not None and hold.state in (State.BINDING, State.BOUND):
             self._counters.filtered("bind_under_way")
