@@ -26,7 +26,7 @@ class Seen:
 
 def seen(results: list[Json]) -> list[Seen]:
     """The devices of the last `info` report, in CUDA's order."""
-    report = next(result for result in reversed(results) if result["action"] == "info")
+    report = next(result for result in reversed(results) if result["command"] == "info")
     return [
         Seen(
             uuid=device["uuid"],
@@ -38,9 +38,9 @@ def seen(results: list[Json]) -> list[Seen]:
     ]
 
 
-def action(results: list[Json], name: str) -> Json:
-    """The one report of that action."""
-    (found,) = (result for result in results if result["action"] == name)
+def report_of(results: list[Json], name: str) -> Json:
+    """The one report of that command."""
+    (found,) = (result for result in results if result["command"] == name)
     return found
 
 
@@ -61,7 +61,7 @@ def assert_sees_its_own(space: Namespace, document: Json) -> None:
 
         def report(container_name: str = entry["name"]) -> list[Seen]:
             results = space.results(name, container_name)
-            if not any(result["action"] == "info" for result in results):
+            if not any(result["command"] == "info" for result in results):
                 raise NotYet(space.logs(name, container_name)[-500:])
             return seen(results)
 

@@ -11,7 +11,7 @@ from tests.cluster.harness.services import AGENT, SCHEDULER, SCHEDULER_NAME, Ser
 from tests.cluster.harness.waiting import eventually
 from tests.cluster.nodes import cards
 from tests.cluster.pods import DONE, Card, Namespace, allocation, container, pod
-from tests.cluster.probe import action, assert_sees_its_own, look, seen
+from tests.cluster.probe import assert_sees_its_own, look, report_of, seen
 
 USE_UUID = "nvidia.com/use-gpuuuid"
 KERNEL_NS = 1_000_000
@@ -57,19 +57,19 @@ def test_from_request_to_limit(space: Namespace, api: Api, cluster: Cluster, ser
     results = space.results("share")
     (view,) = seen(results)
     assert (view.uuid, view.nvml_total, view.cuda_total, view.device_total) == (device.uuid, 3000, 3000, 3000)
-    alloc = action(results, "alloc")
-    assert (alloc["allocated_mib"], alloc["result"]) == (3000, "CUDA_ERROR_OUT_OF_MEMORY")
-    share = action(results, "burn")["share_percent"]
-    assert 27 <= share <= 33, f"{share} % of the device's time beside a greedy neighbour"
+    alloc = report_of(results, "alloc")
+    assert (alloc["got_mib"], alloc["result"]) == (3000, "CUDA_ERROR_OUT_OF_MEMORY")
+    share = report_of(results, "burn")["share"]
+    assert 0.27 <= share <= 0.33, f"{share:.1%} of the device's time beside a greedy neighbour"
 
 
 def test_a_context_counts_within_the_limit(space: Namespace) -> None:
     annotations = {"nvidia.com/use-gputype": "T4"}
     body = pod("share", container("main", "gpuprobe alloc 3001", gpu=1, gpumem=3000), annotations=annotations)
     space.finish(body)
-    alloc = action(space.results("share"), "alloc")
+    alloc = report_of(space.results("share"), "alloc")
     assert alloc["result"] == "CUDA_ERROR_OUT_OF_MEMORY"
-    assert 2600 <= alloc["allocated_mib"] <= 2700, "a context takes 300 MiB of its own"
+    assert 2600 <= alloc["got_mib"] <= 2700, "a context takes 300 MiB of its own"
 
 
 def test_limits_hold_for_a_child_without_the_environment(space: Namespace) -> None:
@@ -79,20 +79,20 @@ def test_limits_hold_for_a_child_without_the_environment(space: Namespace) -> No
     space.finish(
         pod("child", container("main", script, gpu=1, gpumem=1200), annotations={"nvidia.com/use-gputype": "A100"})
     )
-    alloc = action(space.results("child"), "alloc")
-    assert (alloc["allocated_mib"], alloc["result"]) == (1200, "CUDA_ERROR_OUT_OF_MEMORY")
+    alloc = report_of(space.results("child"), "alloc")
+    assert (alloc["got_mib"], alloc["result"]) == (1200, "CUDA_ERROR_OUT_OF_MEMORY")
 
 
 def test_the_environment_strategy(space: Namespace, cluster: Cluster, services: Services) -> None:
-    services.restart_agent(["--device-list-strategy=env"])
+    services.restart_agent(["--devices=env"])
     try:
         script = "gpuprobe alloc 801; " + look()
         space.run(
             pod("env", container("main", script, gpu=2, gpumem=800), annotations={"nvidia.com/use-gputype": "A100"})
         )
         assert_sees_its_own(space, space.get("env"))
-        alloc = action(space.results("env"), "alloc")
-        assert (alloc["allocated_mib"], alloc["result"]) == (800, "CUDA_ERROR_OUT_OF_MEMORY")
+        alloc = report_of(space.results("env"), "alloc")
+        assert (alloc["got_mib"], alloc["result"]) == (800, "CUDA_ERROR_OUT_OF_MEMORY")
     finally:
         services.restart_agent()
     assert cluster.processes.find(AGENT) is not None
