@@ -61,6 +61,7 @@ cdef enum NeedRule:
     ONLY_CHOSEN = 4       # only rows marked MARK_CHOSEN
     MUTEX = 8             # only cards nobody uses
     FULL_IS_EXCLUSIVE = 16  # all cores of a card means alone on it
+    LINKED = 32           # choose the best connected cards among all that fit
 
 
 cdef enum Key:
@@ -77,6 +78,10 @@ cdef enum Role:
     INIT = 0
     SIDECAR = 1
     APP = 2
+
+
+cdef enum:
+    EXACT = 16            # among so many fitting cards every set is tried
 
 
 cdef struct Need:
@@ -133,6 +138,7 @@ cdef class Rows:
     cdef int32_t[::1] first         # node n owns rows first[n]:first[n] + length[n]
     cdef int32_t[::1] length        # 0 = no such node
     cdef uint64_t[::1] salt         # hash of the name
+    cdef int32_t[::1] links         # where its pair scores start in `pairs`, a square matrix over its rows; -1 = none
     cdef int32_t[::1] seen          # number of the last survey that met the node
     cdef int64_t[::1] sum_slots     # sums over all rows of the node, of every family
     cdef int64_t[::1] sum_slots_used
@@ -140,6 +146,8 @@ cdef class Rows:
     cdef int64_t[::1] sum_memory_used
     cdef int64_t[::1] sum_cores
     cdef int64_t[::1] sum_cores_used
+    # nodes of one build share one matrix
+    cdef int32_t[::1] pairs         # score of row a with row b, higher is closer; 0 = unknown
     # working space, kept between calls
     cdef int32_t survey_number
     cdef int32_t widest             # most rows a node may have
@@ -149,6 +157,10 @@ cdef class Rows:
     cdef int32_t choices_room
     cdef int32_t* undo              # trial changes, newest last: indices into `choices` to give back
     cdef int32_t undo_length
+    cdef int32_t* trial             # positions of a set of cards being tried, within the collected ones
+    cdef int32_t* best              # the best set so far
+    cdef int64_t best_total         # its sum of pair scores
+    cdef bint best_known
 
     cdef int reserve(self, Ask ask) except -1
     cdef float node_score(self, int32_t node) noexcept nogil
@@ -157,13 +169,21 @@ cdef class Rows:
     cdef int32_t barred(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil
     cdef int32_t closed(self, int32_t row, const Need* need) noexcept nogil
     cdef int32_t short_of(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil
-    cdef bint within_quota(self, Ask ask, int32_t picked) noexcept nogil
+    cdef bint within_quota(self, Ask ask, int32_t picked, int32_t start, int32_t count) noexcept nogil
     cdef float card_score(self, int32_t row, const Need* need, uint8_t verdict, Ask ask) noexcept nogil
     cdef bint comes_before(self, int32_t a, int32_t b, uint32_t keys) noexcept nogil
     cdef int32_t sort(self, int32_t node, const Need* need, Ask ask) noexcept nogil
     cdef bint fit_quick(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil
     cdef bint has_room(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil
     cdef int32_t pick(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil
+    cdef int32_t settle(self, int32_t picked, int32_t start, int32_t count) noexcept nogil
+    cdef int64_t pair(self, int32_t node, int32_t a, int32_t b) noexcept nogil
+    cdef int64_t connect(self, int32_t node, int32_t start, int32_t found, int32_t count) noexcept nogil
+    cdef void keep(self, int32_t count, int64_t total) noexcept nogil
+    cdef void extend(
+        self, int32_t node, int32_t start, int32_t found, int32_t count, int32_t depth, int64_t total
+    ) noexcept nogil
+    cdef void grow(self, int32_t node, int32_t start, int32_t found, int32_t count, int32_t seed) noexcept nogil
     cdef void take(self, int32_t choice) noexcept nogil
     cdef void roll_back(self, int32_t length) noexcept nogil
     cdef int32_t fit(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil

@@ -37,6 +37,7 @@ class Rows:
         length: array[int],
         salt: array[int],
         seen: array[int],
+        links: array[int],
         sum_slots: array[int],
         sum_slots_used: array[int],
         sum_memory: array[int],
@@ -44,6 +45,7 @@ class Rows:
         sum_cores: array[int],
         sum_cores_used: array[int],
     ) -> None: ...
+    def attach_pairs(self, pairs: array[int]) -> None: ...
     def widen(self, rows: int) -> None: ...
     def book(self, node: int, row: int, slots: int, memory: int, cores: int) -> None: ...
     def survey(

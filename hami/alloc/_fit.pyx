@@ -47,6 +47,7 @@ NUMBERS = {
     "ONLY_CHOSEN": ONLY_CHOSEN,
     "MUTEX": MUTEX,
     "FULL_IS_EXCLUSIVE": FULL_IS_EXCLUSIVE,
+    "LINKED": LINKED,
     "SCORE_UP": SCORE_UP,
     "SCORE_DOWN": SCORE_DOWN,
     "NUMA_UP": NUMA_UP,
@@ -126,8 +127,12 @@ cdef class Rows:
         self.undo = NULL
         self.choices_room = 0
         self.undo_length = 0
+        self.trial = NULL
+        self.best = NULL
 
     def __dealloc__(self):
+        free(self.trial)
+        free(self.best)
         free(self.order)
         free(self.score)
         free(self.choices)
@@ -145,15 +150,19 @@ cdef class Rows:
         self.cores, self.cores_used = cores, cores_used
 
     def attach_nodes(
-        self, *, int32_t[::1] first, int32_t[::1] length, uint64_t[::1] salt, int32_t[::1] seen,
+        self, *, int32_t[::1] first, int32_t[::1] length, uint64_t[::1] salt, int32_t[::1] seen, int32_t[::1] links,
         int64_t[::1] sum_slots, int64_t[::1] sum_slots_used, int64_t[::1] sum_memory, int64_t[::1] sum_memory_used,
         int64_t[::1] sum_cores, int64_t[::1] sum_cores_used,
     ):
         """As `attach_rows`, for the columns of nodes."""
-        self.first, self.length, self.salt, self.seen = first, length, salt, seen
+        self.first, self.length, self.salt, self.seen, self.links = first, length, salt, seen, links
         self.sum_slots, self.sum_slots_used = sum_slots, sum_slots_used
         self.sum_memory, self.sum_memory_used = sum_memory, sum_memory_used
         self.sum_cores, self.sum_cores_used = sum_cores, sum_cores_used
+
+    def attach_pairs(self, int32_t[::1] pairs):
+        """As `attach_rows`, for the pair scores of all topologies."""
+        self.pairs = pairs
 
     def widen(self, int32_t rows):
         """Make room for nodes of that many rows."""
@@ -167,6 +176,14 @@ cdef class Rows:
         if score == NULL:
             raise MemoryError
         self.score = score
+        cdef int32_t* trial = <int32_t*>realloc(self.trial, rows * sizeof(int32_t))
+        if trial == NULL:
+            raise MemoryError
+        self.trial = trial
+        cdef int32_t* best = <int32_t*>realloc(self.best, rows * sizeof(int32_t))
+        if best == NULL:
+            raise MemoryError
+        self.best = best
         self.widest = rows
 
     def book(self, int32_t node, int32_t row, int64_t slots, int64_t memory, int64_t cores):
@@ -261,8 +278,8 @@ cdef class Rows:
         return self.node_score(node)
 
     cdef int reserve(self, Ask ask) except -1:
-        # Room for every pick of the pod on the widest node, and one more for the card being tried.
-        cdef int64_t room = 1
+        # Room for every pick of the pod on the widest node, and for all its cards while one need collects them.
+        cdef int64_t room = self.widest + 1
         cdef int32_t i
         for i in range(ask.count):
             room += min(ask.needs[i].count, self.widest)
@@ -338,38 +355,42 @@ cdef class Rows:
             return MIG_INFEASIBLE
         return FITS
 
-    cdef bint within_quota(self, Ask ask, int32_t picked) noexcept nogil:
-        # What the pod would book of the family with choices[0:picked + 1], collapsed by card as its record will be:
-        # the larger of the init phase (a plain init container with the sidecars before it) and of the running phase.
-        cdef const Need* need = &ask.needs[self.choices[picked].need]
+    cdef bint within_quota(self, Ask ask, int32_t picked, int32_t start, int32_t count) noexcept nogil:
+        # What the pod would book of the family with choices[0:picked] and choices[start:start + count], collapsed by
+        # card as its record will be: the larger of the init phase (a plain init container with the sidecars before it)
+        # and of the running phase.
+        cdef const Need* need = &ask.needs[self.choices[start].need]
         cdef const Need* other
+        cdef const Choice* choice
         cdef int32_t i, j, row
         cdef int64_t memory = 0, cores = 0
         cdef int64_t peak_memory, peak_cores, side_memory, side_cores, app_memory, app_cores
         if need.memory_left == NO_LIMIT_C and need.cores_left == NO_LIMIT_C:
             return True
-        for i in range(picked + 1):
-            row = self.choices[i].row
-            if ask.needs[self.choices[i].need].family != need.family:
+        for i in range(picked + count):
+            choice = &self.choices[i if i < picked else start + i - picked]
+            row = choice.row
+            if ask.needs[choice.need].family != need.family:
                 continue
             for j in range(i):
-                if self.choices[j].row == row:
+                if self.choices[j if j < picked else start + j - picked].row == row:
                     break
             else:
                 peak_memory = peak_cores = side_memory = side_cores = app_memory = app_cores = 0
-                for j in range(i, picked + 1):
-                    if self.choices[j].row != row:
+                for j in range(i, picked + count):
+                    choice = &self.choices[j if j < picked else start + j - picked]
+                    if choice.row != row:
                         continue
-                    other = &ask.needs[self.choices[j].need]
+                    other = &ask.needs[choice.need]
                     if other.role == INIT:
-                        peak_memory = max(peak_memory, side_memory + self.choices[j].memory)
-                        peak_cores = max(peak_cores, side_cores + self.choices[j].cores)
+                        peak_memory = max(peak_memory, side_memory + choice.memory)
+                        peak_cores = max(peak_cores, side_cores + choice.cores)
                     elif other.role == SIDECAR:
-                        side_memory += self.choices[j].memory
-                        side_cores += self.choices[j].cores
+                        side_memory += choice.memory
+                        side_cores += choice.cores
                     else:
-                        app_memory += self.choices[j].memory
-                        app_cores += self.choices[j].cores
+                        app_memory += choice.memory
+                        app_cores += choice.cores
                 memory += max(peak_memory, side_memory + app_memory)
                 cores += max(peak_cores, side_cores + app_cores)
         # An amount that is not asked for is never over its limit.
@@ -463,29 +484,43 @@ cdef class Rows:
     cdef int32_t pick(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil:
         # Choose the cards of one need into choices[picked:picked + count]; answers count, or -1 with the tally.
         cdef const Need* need = &ask.needs[index]
-        cdef int32_t position, row, why, found = 0, group = -1
+        cdef bint linked = need.rules & LINKED
+        cdef int32_t position, row, why, found = 0, group = -1, start = picked, best_start = -1
+        cdef int64_t total, best_total = 0
         cdef uint8_t verdict
+        cdef Choice* choice
         cdef int32_t devices = self.sort(node, need, ask)
         memset(tally, 0, TALLY_WIDTH * sizeof(int64_t))
         tally[DEVICES] = devices
         for position in range(devices - 1, -1, -1):
-            # choices[picked:picked + found] are taken from order[position + 1:devices].
+            # choices[start:start + found] are the passing ones of order[position + 1:devices] in this NUMA group.
             row = self.order[position]
             verdict = ask.verdicts[need.kinds + self.kind[row]]
             why = self.barred(row, need, verdict)
             if why == FITS:
                 if need.rules & NUMA_BIND and self.numa[row] != group:
-                    tally[NUMA_NOT_FIT] += found
+                    if linked and found >= need.count:
+                        total = self.connect(node, start, found, need.count)
+                        if best_start < 0 or total >= best_total:
+                            best_start, best_total = self.settle(picked, start, need.count), total
+                        start = picked + need.count
+                    else:
+                        tally[NUMA_NOT_FIT] += found
                     found = 0
                     group = self.numa[row]
                 why = self.closed(row, need)
             if why == FITS:
                 tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
-                self.choices[picked + found].need = index
-                self.choices[picked + found].row = row
-                self.choices[picked + found].memory = self.memory_of(row, need)
-                self.choices[picked + found].cores = self.cores_of(row, need)
-                if ask.limited and not self.within_quota(ask, picked + found):
+                choice = &self.choices[start + found]
+                choice.need = index
+                choice.row = row
+                choice.memory = self.memory_of(row, need)
+                choice.cores = self.cores_of(row, need)
+                if ask.limited and not (
+                    # While cards are collected, each is judged as if it were the first.
+                    self.within_quota(ask, picked, start + found, 1) if linked
+                    else self.within_quota(ask, picked, start, found + 1)
+                ):
                     why = QUOTA
                 else:
                     why = self.short_of(row, need, verdict)
@@ -493,14 +528,120 @@ cdef class Rows:
                 tally[why] += 1
                 continue
             found += 1
-            if found == need.count:
+            if found == need.count and not linked:
                 return found
+        if linked and found >= need.count:
+            total = self.connect(node, start, found, need.count)
+            if best_start < 0 or total >= best_total:
+                best_start = self.settle(picked, start, need.count)
+        if best_start >= 0:
+            if not ask.limited or self.within_quota(ask, picked, picked, need.count):
+                return need.count
+            memset(tally, 0, WHYS * sizeof(int64_t))
+            tally[QUOTA] = need.count
+            return -1
         if need.count > devices:
             memset(tally, 0, WHYS * sizeof(int64_t))
             tally[TOO_FEW_DEVICES] = 1
         elif found:
             tally[TOO_FEW_PICKED] = found
         return -1
+
+    # Choosing the best connected set. `connect` leaves positions within choices[start:start + found], ascending, in
+    # `best`, and answers the sum of their pair scores; `settle` moves them to where the pod's picks stand.
+
+    cdef int32_t settle(self, int32_t picked, int32_t start, int32_t count) noexcept nogil:
+        # Positions ascend and picked <= start, so nothing is overwritten before it is moved.
+        cdef int32_t i
+        for i in range(count):
+            self.choices[picked + i] = self.choices[start + self.best[i]]
+        return picked
+
+    cdef inline int64_t pair(self, int32_t node, int32_t a, int32_t b) noexcept nogil:
+        cdef int32_t first = self.first[node]
+        cdef int32_t left = self.choices[a].row - first, right = self.choices[b].row - first
+        return self.pairs[self.links[node] + left * self.length[node] + right]
+
+    cdef int64_t connect(self, int32_t node, int32_t start, int32_t found, int32_t count) noexcept nogil:
+        cdef int32_t i, j
+        cdef int64_t total
+        self.best_known = False
+        if self.links[node] < 0 or count == found:
+            for i in range(count):
+                self.trial[i] = i
+            total = 0
+            if self.links[node] >= 0:
+                for i in range(count):
+                    for j in range(i):
+                        total += self.pair(node, start + j, start + i)
+            self.keep(count, total)
+            return total
+        if count == 1:
+            # The card whose loss costs the others least: the rest of the node stays well connected.
+            for i in range(found):
+                total = 0
+                for j in range(found):
+                    if j != i:
+                        total -= self.pair(node, start + i, start + j)
+                self.trial[0] = i
+                self.keep(1, total)
+            return 0
+        if found <= EXACT:
+            self.extend(node, start, found, count, 0, 0)
+        else:
+            for i in range(found):
+                self.grow(node, start, found, count, i)
+        return self.best_total
+
+    cdef void keep(self, int32_t count, int64_t total) noexcept nogil:
+        # The first of equal sets stays.
+        if not self.best_known or total > self.best_total:
+            memcpy(self.best, self.trial, count * sizeof(int32_t))
+            self.best_total = total
+            self.best_known = True
+
+    cdef void extend(
+        self, int32_t node, int32_t start, int32_t found, int32_t count, int32_t depth, int64_t total
+    ) noexcept nogil:
+        # trial[0:depth] stand; try every ascending completion, in the order in which the cards were met.
+        cdef int32_t i, j
+        cdef int64_t more
+        if depth == count:
+            self.keep(count, total)
+            return
+        for i in range(self.trial[depth - 1] + 1 if depth else 0, found - (count - depth) + 1):
+            more = 0
+            for j in range(depth):
+                more += self.pair(node, start + self.trial[j], start + i)
+            self.trial[depth] = i
+            self.extend(node, start, found, count, depth + 1, total + more)
+
+    cdef void grow(self, int32_t node, int32_t start, int32_t found, int32_t count, int32_t seed) noexcept nogil:
+        # Too many cards for all sets: from one card, add the best connected one at a time.
+        cdef int32_t size = 1, i, j, place, chosen
+        cdef int64_t total = 0, more, most
+        self.trial[0] = seed
+        while size < count:
+            chosen = -1
+            most = 0
+            for i in range(found):
+                more = 0
+                for j in range(size):
+                    if self.trial[j] == i:
+                        break
+                    more += self.pair(node, start + min(i, self.trial[j]), start + max(i, self.trial[j]))
+                else:
+                    if chosen < 0 or more > most:
+                        chosen, most = i, more
+            total += most
+            # Keep trial[0:size] ascending.
+            place = size
+            while place > 0 and self.trial[place - 1] > chosen:
+                self.trial[place] = self.trial[place - 1]
+                place -= 1
+            self.trial[place] = chosen
+            size += 1
+        self.keep(count, total)
 
     cdef void take(self, int32_t choice) noexcept nogil:
         cdef int32_t row = self.choices[choice].row

@@ -137,7 +137,8 @@ class Ledger:
         if not cards:
             self.table.drop(record.name)
             return True
-        self.table.put(record.name, cards)
+        links = {inventory.vendor: inventory.links for inventory in record.inventories if inventory.links is not None}
+        self.table.put(record.name, cards, links)
         for uid in self._on_node.get(record.name, ()):
             self._book(record.name, self._held[uid], 1)
         return True

@@ -2,7 +2,7 @@
 
 Pure and synchronous: nothing is held by deciding; the caller puts what it accepts into the ledger. All containers of a
 pod are decided together. Requests land on cards in MIG mode only once instances are placed: until then such a card
-refuses with `CardMigTopologyInfeasible`. `topology-aware` orders cards as `spread` does.
+refuses with `CardMigTopologyInfeasible`.
 """
 
 from array import array

@@ -30,6 +30,8 @@ class CardPolicy:
     """Most significant first, ascending; complete ties stand in order of driver index, then UUID."""
     mutex: bool = False
     """Only cards nobody uses."""
+    linked: bool = False
+    """The best connected cards among all that fit; the order decides between equal sets."""
 
 
 def card_policy(text: str, *, numa_bind: bool) -> CardPolicy:
@@ -39,19 +41,19 @@ def card_policy(text: str, *, numa_bind: bool) -> CardPolicy:
     first, so that the cards of one NUMA node are tried together.
     """
     words = tuple(word for piece in text.split(",") if (word := piece.strip()))
-    mutex = "mutex" in words
+    mutex, linked = "mutex" in words, "topology-aware" in words
     if "," in text or words == ("numa",):
         chain = tuple(_CHAIN[word] for word in words if word in _CHAIN) or (SortKey.SCORE_DOWN, SortKey.NUMA_UP)
         if numa_bind:
             chain = (SortKey.NUMA_UP, *chain)
-        return CardPolicy(keys=tuple(dict.fromkeys(chain)), mutex=mutex)
+        return CardPolicy(keys=tuple(dict.fromkeys(chain)), mutex=mutex, linked=linked)
     if mutex:
         return CardPolicy(keys=(SortKey.USED_DOWN, SortKey.NUMA_UP), mutex=True)
     if words == ("binpack",):
         keys = (SortKey.NUMA_DOWN, SortKey.SCORE_UP) if numa_bind else (SortKey.SCORE_UP, SortKey.NUMA_UP)
     else:
         keys = (SortKey.NUMA_UP, SortKey.SCORE_DOWN) if numa_bind else (SortKey.SCORE_DOWN, SortKey.NUMA_UP)
-    return CardPolicy(keys=keys)
+    return CardPolicy(keys=keys, linked=linked)
 
 
 def spreads_nodes(text: str) -> bool:

@@ -13,14 +13,17 @@ from hashlib import blake2b
 from typing import Final
 
 from hami.alloc._fit import NO_LIMIT, NUMBERS, Ask, Rows
-from hami.alloc.policy import card_policy
+from hami.alloc.policy import CardPolicy, card_policy
 from hami.model.claim import ANY_DEVICE, Assignment, Percent, PodRequest, Role, Selection, Share
-from hami.model.device import MIG, Device
+from hami.model.device import MIG, Device, Links
 from hami.model.names import DeviceUuid, NodeName, VendorWord
 from hami.model.vendor import Registry, Rule
 
 LARGEST: Final = 2**40
 """Amounts are cut here. No device has as many MiB, and a million such shares still fit a 64-bit column."""
+
+MOST_LINKED: Final = 128
+"""Cards of a node whose links are kept; no machine has as many, and the matrix grows with the square."""
 
 _HEALTHY: Final = NUMBERS["ROW_HEALTHY"]
 _CORDONED: Final = NUMBERS["ROW_CORDONED"]
@@ -43,6 +46,7 @@ _NODE_COLUMNS: Final = {
     "length": "i",
     "salt": "Q",
     "seen": "i",
+    "links": "i",
     **{f"sum_{name}": "q" for name in _SUMS},
     **{f"sum_{name}_used": "q" for name in _SUMS},
 }
@@ -66,6 +70,13 @@ class _Kind:
     mode: str
 
 
+@dataclass(slots=True)
+class _Topology:
+    place: int
+    size: int
+    users: int = 0
+
+
 class Table:
     """Columns of every device of the cluster, and the numbers that stand for names."""
 
@@ -83,16 +94,26 @@ class Table:
         self._free_blocks: dict[int, list[int]] = {}
         self._rows_by_uuid: dict[DeviceUuid, tuple[int, ...]] = {}
         self._kinds: dict[_Kind, int] = {}
+        self._pairs = array("i", [0])
+        self._topologies: dict[bytes, _Topology] = {}
+        """By matrix of pair scores: nodes of one build share one."""
+        self._topology_of: dict[NodeName, bytes] = {}
+        self._free_matrices: dict[int, list[int]] = {}
+        self.rows.attach_pairs(self._pairs)
         self._verdicts: dict[tuple[VendorWord, Selection, bool], bytes] = {}
 
-    def put(self, name: NodeName, cards: Sequence[Card]) -> None:
-        """Register a node with at least one card, all unused, in the order in which complete ties stand."""
+    def put(self, name: NodeName, cards: Sequence[Card], links: Mapping[VendorWord, Links] | None = None) -> None:
+        """Register a node with at least one card, all unused, in the order in which complete ties stand.
+
+        `links` are the pair scores by family; without any, its cards are not known to be connected.
+        """
         self.drop(name)
         node = self._claim_id(name)
         first = self._claim_block(len(cards))
         self.node_columns["first"][node] = first
         self.node_columns["length"][node] = len(cards)
         self.node_columns["salt"][node] = salt(name)
+        self.node_columns["links"][node] = self._connect(name, cards, links or {})
         for row, card in enumerate(cards, first):
             self._write(row, card)
         for total in _SUMS:
@@ -108,6 +129,7 @@ class Table:
         first, length = self.node_columns["first"][node], self.node_columns["length"][node]
         for row in range(first, first + length):
             self._unlist(row)
+        self._disconnect(name)
         self.node_columns["length"][node] = 0
         self.names[node] = ""
         self._free_ids.append(node)
@@ -163,7 +185,7 @@ class Table:
                         need.count,
                         min(need.memory.amount, LARGEST),
                         need.cores,
-                        _rules(selection, registry[need.vendor].rules, by_percent=by_percent, mutex=policy.mutex),
+                        _rules(selection, registry[need.vendor].rules, by_percent=by_percent, policy=policy),
                         sum(key << 4 * place for place, key in enumerate(policy.keys)),
                         offsets[need.vendor],
                         NO_LIMIT if memory_left is None else memory_left,
@@ -234,6 +256,38 @@ class Table:
         self.cards[row] = card
         self._rows_by_uuid[device.uuid] = (*self._rows_by_uuid.get(device.uuid, ()), row)
 
+    def _connect(self, name: NodeName, cards: Sequence[Card], links: Mapping[VendorWord, Links]) -> int:
+        """Where the matrix of the node's pair scores stands, or -1 when all are 0."""
+        matrix = _matrix(cards, links)
+        if not any(matrix):
+            return -1
+        key = matrix.tobytes()
+        if key not in self._topologies:
+            self._topologies[key] = _Topology(self._claim_matrix(matrix), len(matrix))
+        self._topologies[key].users += 1
+        self._topology_of[name] = key
+        return self._topologies[key].place
+
+    def _disconnect(self, name: NodeName) -> None:
+        key = self._topology_of.pop(name, None)
+        if key is None:
+            return
+        topology = self._topologies[key]
+        topology.users -= 1
+        if not topology.users:
+            del self._topologies[key]
+            self._free_matrices.setdefault(topology.size, []).append(topology.place)
+
+    def _claim_matrix(self, matrix: "array[int]") -> int:
+        if free := self._free_matrices.get(len(matrix)):
+            place = free.pop()
+            self._pairs[place : place + len(matrix)] = matrix
+            return place
+        place = len(self._pairs)
+        self._pairs = self._pairs + matrix
+        self.rows.attach_pairs(self._pairs)
+        return place
+
     def _unlist(self, row: int) -> None:
         card = self.cards[row]
         assert card is not None, "a node's row has no device"
@@ -297,15 +351,33 @@ def _judge(kind: _Kind, vendor: VendorWord, selection: Selection, request_scored
     return verdict
 
 
-def _rules(selection: Selection, rules: Rule, *, by_percent: bool, mutex: bool) -> int:
+def _rules(selection: Selection, rules: Rule, *, by_percent: bool, policy: CardPolicy) -> int:
     chosen = {
         "BY_PERCENT": by_percent,
         "NUMA_BIND": selection.numa_bind,
         "ONLY_CHOSEN": bool(selection.uuid_in),
-        "MUTEX": mutex or Rule.SHARED not in rules,
+        "MUTEX": policy.mutex or Rule.SHARED not in rules,
+        "LINKED": policy.linked,
         "FULL_IS_EXCLUSIVE": Rule.FULL_CORES_IS_EXCLUSIVE in rules,
     }
     return sum(NUMBERS[name] for name, holds in chosen.items() if holds)
+
+
+def _matrix(cards: Sequence[Card], links: Mapping[VendorWord, Links]) -> "array[int]":
+    """Pair scores of a node's cards, row by row; empty when there are none, or too many cards."""
+    size = len(cards)
+    matrix = array("i", bytes(4 * size * size) if links and size <= MOST_LINKED else b"")
+    position = {(card.vendor, card.device.uuid): i for i, card in enumerate(cards)} if matrix else {}
+    for vendor, table in links.items():
+        for uuid, row in table.scores:
+            left = position.get((vendor, uuid))
+            if left is None:
+                continue
+            for other, score in row:
+                right = position.get((vendor, other), left)
+                if right != left:
+                    matrix[left * size + right] = score
+    return matrix
 
 
 def _doubled(column: "array[int]", least: int) -> "array[int]":

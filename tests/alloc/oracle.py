@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import combinations
 
 from hami.model.claim import (
     Assignment,
@@ -216,7 +217,9 @@ class Trial:
         def count(why: Why, by: int = 1) -> None:
             counts[why] = counts.get(why, 0) + by
 
+        linked = "topology-aware" in self.words()
         picked: list[Share] = []
+        best: list[Share] | None = None
         group: int | None = None
         for device in reversed(self.in_order(node, need, selection, cards)):
             used = node.of(need.vendor, device)
@@ -230,7 +233,9 @@ class Trial:
                 count(Why.TYPE_MISMATCH)
                 continue
             if selection.numa_bind and device.numa != group:
-                if picked:
+                if linked and len(picked) >= need.count:
+                    best = self.better(node, need, best, picked)
+                elif picked:
                     count(Why.NUMA_NOT_FIT, len(picked))
                 picked = []
                 group = device.numa
@@ -246,18 +251,41 @@ class Trial:
                 continue
             largest_free = max(largest_free, device.memory_mib - used.memory)
             share = self.share(need, device)
-            why = self.room(node, position, need, device, [*picked, share], segments)
+            why = self.room(node, position, need, device, [share] if linked else [*picked, share], segments)
             if why is not None:
                 count(why)
                 continue
             picked.append(share)
-            if len(picked) == need.count:
+            if len(picked) == need.count and not linked:
                 return tuple(picked)
+        if linked and len(picked) >= need.count:
+            best = self.better(node, need, best, picked)
+        if best is not None:
+            if self.within_quota(position, need, best, segments):
+                return tuple(best)
+            return NodeRefusal(counts={Why.QUOTA: need.count}, devices=len(cards), largest_free_mib=largest_free)
         if need.count > len(cards):
             counts = {Why.TOO_FEW_DEVICES: 1}
         elif picked:
             count(Why.TOO_FEW_PICKED, len(picked))
         return NodeRefusal(counts=counts, devices=len(cards), largest_free_mib=largest_free)
+
+    def better(self, node: Node, need: Need, best: list[Share] | None, picked: list[Share]) -> list[Share]:
+        """The best connected of all sets, the first of equals; a later NUMA group wins over an equal earlier one."""
+        sets = list(combinations(picked, need.count))
+        if need.count == 1 and len(picked) > 1:
+            rest = [sum(self.link(node, need, one, other) for other in picked if other is not one) for (one,) in sets]
+            return list(sets[rest.index(min(rest))]) if best is None or self.total(node, need, best) <= 0 else best
+        totals = [self.total(node, need, each) for each in sets]
+        found = sets[totals.index(max(totals))]
+        return list(found) if best is None or max(totals) >= self.total(node, need, best) else best
+
+    def total(self, node: Node, need: Need, cards: Sequence[Share]) -> int:
+        return sum(self.link(node, need, a, b) for a, b in combinations(cards, 2))
+
+    def link(self, node: Node, need: Need, a: Share, b: Share) -> int:
+        links = next(i.links for i in node.record.inventories if i.vendor == need.vendor)
+        return 0 if links is None else links.score(a.uuid, b.uuid)
 
     def room(
         self,

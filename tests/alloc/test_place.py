@@ -30,7 +30,7 @@ from hami.model.claim import (
     Share,
     Why,
 )
-from hami.model.device import Device, NodeInventory, NodeRecord
+from hami.model.device import Device, Links, NodeInventory, NodeRecord
 from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid
 from tests.alloc.worlds import NVIDIA, REGISTRY
 
@@ -417,23 +417,99 @@ def test_quota(request_: PodRequest, hard: Mapping[str, str], fits: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "numa_bind", "keys", "mutex"),
+    ("text", "numa_bind", "keys", "rules"),
     [
-        ("binpack", False, "SCORE_UP NUMA_UP", False),
-        ("binpack", True, "NUMA_DOWN SCORE_UP", False),
-        ("spread", True, "NUMA_UP SCORE_DOWN", False),
-        ("topology-aware", False, "SCORE_DOWN NUMA_UP", False),
-        ("mutex", True, "USED_DOWN NUMA_UP", True),
-        ("numa", False, "NUMA_UP", False),
-        ("numa,numa,binpack", False, "NUMA_UP SCORE_UP", False),
-        ("binpack,numa,spread", True, "NUMA_UP SCORE_UP SCORE_DOWN", False),
-        ("mutex,foo", False, "SCORE_DOWN NUMA_UP", True),
-        (",", True, "NUMA_UP SCORE_DOWN", False),
+        ("binpack", False, "SCORE_UP NUMA_UP", ""),
+        ("binpack", True, "NUMA_DOWN SCORE_UP", ""),
+        ("spread", True, "NUMA_UP SCORE_DOWN", ""),
+        ("topology-aware", False, "SCORE_DOWN NUMA_UP", "linked"),
+        ("binpack, topology-aware,mutex", False, "SCORE_UP", "mutex linked"),
+        ("mutex", True, "USED_DOWN NUMA_UP", "mutex"),
+        ("numa", False, "NUMA_UP", ""),
+        ("numa,numa,binpack", False, "NUMA_UP SCORE_UP", ""),
+        ("binpack,numa,spread", True, "NUMA_UP SCORE_UP SCORE_DOWN", ""),
+        ("mutex,foo", False, "SCORE_DOWN NUMA_UP", "mutex"),
+        (",", True, "NUMA_UP SCORE_DOWN", ""),
     ],
 )
-def test_policy_words(text: str, numa_bind: bool, keys: str, mutex: bool) -> None:
-    want = CardPolicy(keys=tuple(SortKey[key] for key in keys.split()), mutex=mutex)
+def test_policy_words(text: str, numa_bind: bool, keys: str, rules: str) -> None:
+    want = CardPolicy(
+        keys=tuple(SortKey[key] for key in keys.split()), mutex="mutex" in rules, linked="linked" in rules
+    )
     assert card_policy(text, numa_bind=numa_bind) == want
+
+
+def linked(size: int, scores: Mapping[tuple[int, int], int], full: Sequence[int] = (), numas: int = 1) -> Ledger:
+    """A node of `size` cards with symmetric pair scores, its NUMA nodes interleaved."""
+    names = [DeviceUuid(f"n-{i}") for i in range(size)]
+    both = {**scores, **{(b, a): score for (a, b), score in scores.items()}}
+    rows = tuple((names[a], tuple((names[b], both[a, b]) for b in range(size) if (a, b) in both)) for a in range(size))
+    ledger = cluster({"n": [Card(used=((15360, 0),) if i in full else (), numa=i % numas) for i in range(size)]})
+    record = ledger.node(NodeName("n"))
+    assert record is not None
+    ledger.put_node(
+        NodeRecord(
+            name=record.name,
+            inventories=(
+                NodeInventory(vendor=NVIDIA, devices=record.inventories[0].devices, links=Links(scores=rows)),
+            ),
+        )
+    )
+    ledger.check()
+    return ledger
+
+
+LINE = {(0, 1): 100, (1, 2): 200, (2, 3): 100, (0, 3): 10}
+
+
+@pytest.mark.parametrize(
+    ("count", "full", "want"),
+    [
+        (1, [], "3"),  # the worst connected: 110 to the others, as 0 has, and tried before it
+        (2, [], "21"),
+        (3, [], "321"),
+        (4, [], "3210"),
+        (2, [1], "32"),
+        (1, [1], "0"),
+    ],
+    ids=str,
+)
+def test_the_best_connected_cards(count: int, full: list[int], want: str) -> None:
+    ledger = linked(4, LINE, full)
+    answer = place_on(ledger, ask(Mib(1000), count=count), NodeName("n"), card_policy="topology-aware")
+    assert [uuid for uuid, _, _ in held(answer)[0]] == [f"n-{i}" for i in want]
+
+
+def test_links_within_one_numa_node() -> None:
+    # 1-2 is the best pair, but on two NUMA nodes; within one, 0-2 beats 1-3.
+    ledger = linked(4, {**LINE, (0, 2): 40, (1, 3): 30}, numas=2)
+    request = ask(Mib(1000), count=2, selection=Selection(numa_bind=True))
+    answer = place_on(ledger, request, NodeName("n"), card_policy="topology-aware")
+    assert [uuid for uuid, _, _ in held(answer)[0]] == ["n-2", "n-0"]
+
+
+def test_more_cards_than_sets_are_tried_for() -> None:
+    """Two islands of ten among twenty cards: the set lies within one of them."""
+    islands = {(a, b): 100 if a % 2 == b % 2 else 10 for a in range(20) for b in range(a)}
+    answer = place_on(linked(20, islands), ask(Mib(1), count=6), NodeName("n"), card_policy="topology-aware")
+    indices = [int(uuid.removeprefix("n-")) for uuid, _, _ in held(answer)[0]]
+    assert len(set(indices)) == 6
+    assert len({index % 2 for index in indices}) == 1
+
+
+def test_nodes_of_one_build_share_their_links() -> None:
+    ledger = linked(4, LINE)
+    record = ledger.node(NodeName("n"))
+    assert record is not None
+    size = len(ledger.table._pairs)
+    for i in range(5):
+        ledger.put_node(NodeRecord(name=NodeName(f"m{i}"), inventories=record.inventories))
+    assert len(ledger.table._pairs) == size
+    for i in range(5):
+        ledger.drop_node(NodeName(f"m{i}"))
+    ledger.drop_node(NodeName("n"))
+    ledger.put_node(record)
+    assert len(ledger.table._pairs) == size
 
 
 def test_node_policy_words() -> None:

@@ -18,7 +18,7 @@ from hami.model.claim import (
     Selection,
     Share,
 )
-from hami.model.device import Device, NodeInventory, NodeRecord
+from hami.model.device import Device, Links, NodeInventory, NodeRecord
 from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid, VendorWord
 from hami.model.vendor import Registry, Resources, Rule, Vendor
 
@@ -50,8 +50,9 @@ REGISTRY = Registry(
 )
 
 CARD_POLICIES = (
-    "spread", "binpack", "mutex", "numa", "topology-aware", "", "foo", " binpack ", "binpack,numa", "numa,binpack",
-    "spread,numa", "numa, spread", "mutex,binpack", "foo,bar", "binpack,spread", "mutex,",
+    "spread", "binpack", "mutex", "numa", "topology-aware", "topology-aware", "", "foo", " binpack ", "binpack,numa",
+    "numa,binpack", "spread,numa", "numa, spread", "mutex,binpack", "foo,bar", "binpack,spread", "mutex,",
+    "binpack,topology-aware",
 )  # fmt: skip
 NODE_POLICIES = ("binpack", "spread", " spread ", "foo")
 MODELS = ("NVIDIA A100-SXM4", "NVIDIA A10", "NVIDIA Tesla T4", "NVIDIA", "Other X")
@@ -72,6 +73,20 @@ def device(rng: Random, uuid: str, index: int) -> Device:
     )
 
 
+def links(rng: Random, devices: list[Device]) -> Links | None:
+    """Pair scores with gaps, ties, and now and then one-sided ones."""
+    if rng.random() < 0.4:
+        return None
+    scores: dict[DeviceUuid, dict[DeviceUuid, int]] = {d.uuid: {} for d in devices}
+    for one in devices:
+        for other in devices:
+            if one.uuid < other.uuid and rng.random() < 0.9:
+                score = rng.choice((0, 10, 100, 100, 200))
+                scores[one.uuid][other.uuid] = score
+                scores[other.uuid][one.uuid] = score if rng.random() < 0.95 else 0
+    return Links(scores=tuple((uuid, tuple(row.items())) for uuid, row in scores.items()))
+
+
 def node(rng: Random, name: str) -> NodeRecord:
     inventories = []
     for family in (NVIDIA, OTHER, LONER, STRANGE):
@@ -81,7 +96,7 @@ def node(rng: Random, name: str) -> NodeRecord:
             if rng.random() < 0.5:
                 # Uniform nodes are the usual case, and full of ties.
                 devices = [replace(devices[0], uuid=d.uuid, index=d.index, numa=d.numa) for d in devices]
-            inventories.append(NodeInventory(vendor=family, devices=tuple(devices)))
+            inventories.append(NodeInventory(vendor=family, devices=tuple(devices), links=links(rng, devices)))
     every = [d.uuid for inventory in inventories for d in inventory.devices]
     return NodeRecord(
         name=NodeName(name),
