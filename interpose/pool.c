@@ -1,0 +1,365 @@
+#include "pool.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "context.h"
+#include "log.h"
+
+/* Pools grow in steps of at least this, and often of the second. */
+#define STEP_BYTES (2ULL << 20)
+#define CHUNK_BYTES (32ULL << 20)
+
+enum { POOLS = 256 };
+
+struct pool {
+    CUmemoryPool handle; /* null: free entry */
+    int device;          /* index in the region; -1: not counted (host memory, another process's pool) */
+    uint64_t counted;    /* bytes that stand in the ledger for it */
+};
+
+static struct pool pools[POOLS];
+static uint64_t graphs_counted[REGION_DEVICES];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* With `lock` held. Null when the table is full. */
+static struct pool *entry_of(CUmemoryPool handle, int device, bool add)
+{
+    struct pool *vacant = NULL;
+    for (int i = 0; i < POOLS; i++) {
+        if (pools[i].handle == handle)
+            return &pools[i];
+        if (!pools[i].handle && !vacant)
+            vacant = &pools[i];
+    }
+    if (!add || !vacant)
+        return NULL;
+    *vacant = (struct pool){.handle = handle, .device = device};
+    return vacant;
+}
+
+static bool attribute(CUmemoryPool pool, CUmemPool_attribute which, uint64_t *value)
+{
+    return real.cuMemPoolGetAttribute && FORWARD(cuMemPoolGetAttribute(pool, which, value)) == CUDA_SUCCESS;
+}
+
+/* Moves the ledger from what was counted to what is. */
+static void recount(int device, uint64_t *counted, uint64_t now)
+{
+    struct target target = {.device = device};
+    if (now > *counted)
+        target_force(&target, now - *counted);
+    else
+        target_refund(&target, *counted - now);
+    *counted = now;
+}
+
+/* With `lock` held. A pool that cannot be asked is gone. */
+static void refresh_entry(struct pool *pool)
+{
+    uint64_t reserved = 0;
+    if (pool->device >= 0) {
+        attribute(pool->handle, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved);
+        recount(pool->device, &pool->counted, reserved);
+    }
+}
+
+static CUdevice driver_device(int device)
+{
+    for (int i = 0; i < process.device_count; i++)
+        if (process.index[i] == device)
+            return i;
+    return -1;
+}
+
+void pool_refresh_graphs(CUdevice driver, int device)
+{
+    uint64_t reserved;
+    if (device < 0 || !real.cuDeviceGetGraphMemAttribute)
+        return;
+    if (FORWARD(cuDeviceGetGraphMemAttribute(driver, CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT, &reserved)) != CUDA_SUCCESS)
+        return;
+    pthread_mutex_lock(&lock);
+    recount(device, &graphs_counted[device], reserved);
+    pthread_mutex_unlock(&lock);
+}
+
+void pool_refresh(void)
+{
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < POOLS; i++)
+        if (pools[i].handle)
+            refresh_entry(&pools[i]);
+    pthread_mutex_unlock(&lock);
+    for (int device = 0; device < REGION_DEVICES; device++)
+        if (graphs_counted[device])
+            pool_refresh_graphs(driver_device(device), device);
+}
+
+bool pool_trim(int device)
+{
+    uint64_t freed = 0;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < POOLS; i++) {
+        struct pool *pool = &pools[i];
+        if (!pool->handle || pool->device != device)
+            continue;
+        uint64_t before = pool->counted;
+        if (real.cuMemPoolTrimTo && before > 0)
+            FORWARD(cuMemPoolTrimTo(pool->handle, 0)); /* keeps what is in use */
+        refresh_entry(pool);
+        freed += before > pool->counted ? before - pool->counted : 0;
+    }
+    pthread_mutex_unlock(&lock);
+    return freed > 0;
+}
+
+void pool_forget(void)
+{
+    pthread_mutex_init(&lock, NULL);
+    memset(pools, 0, sizeof pools);
+    memset(graphs_counted, 0, sizeof graphs_counted);
+}
+
+/* ---- allocation */
+
+struct request {
+    CUdeviceptr *address;
+    size_t bytes;
+    CUmemoryPool pool; /* null: the device's current one */
+    CUstream stream;
+    bool per_thread;
+};
+
+static bool capturing(const struct request *r)
+{
+    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+    CUresult rc = CUDA_SUCCESS;
+    if (r->per_thread && real.cuStreamIsCapturing_ptsz)
+        rc = FORWARD(cuStreamIsCapturing_ptsz(r->stream, &status));
+    else if (real.cuStreamIsCapturing)
+        rc = FORWARD(cuStreamIsCapturing(r->stream, &status));
+    return rc != CUDA_SUCCESS || status != CU_STREAM_CAPTURE_STATUS_NONE;
+}
+
+static CUresult take_back(const struct request *r)
+{
+    CUresult rc = CUDA_ERROR_NOT_SUPPORTED;
+    if (r->per_thread && real.cuMemFreeAsync_ptsz && real.cuStreamSynchronize_ptsz) {
+        rc = FORWARD(cuMemFreeAsync_ptsz(*r->address, r->stream));
+        if (rc == CUDA_SUCCESS)
+            FORWARD(cuStreamSynchronize_ptsz(r->stream));
+    } else if (real.cuMemFreeAsync && real.cuStreamSynchronize) {
+        rc = FORWARD(cuMemFreeAsync(*r->address, r->stream));
+        if (rc == CUDA_SUCCESS)
+            FORWARD(cuStreamSynchronize(r->stream));
+    }
+    return rc;
+}
+
+static uint64_t round_up(uint64_t bytes, uint64_t step)
+{
+    return bytes > UINT64_MAX - step ? UINT64_MAX : (bytes + step - 1) / step * step;
+}
+
+/* How much the pool may have to grow for this request, at least; 0: it has room. Counts anew first. */
+static uint64_t growth(CUmemoryPool handle, int device, size_t bytes)
+{
+    uint64_t reserved = 0, used = 0;
+    attribute(handle, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used);
+    pthread_mutex_lock(&lock);
+    struct pool *pool = entry_of(handle, device, true);
+    if (pool) {
+        refresh_entry(pool);
+        reserved = pool->counted;
+    }
+    pthread_mutex_unlock(&lock);
+    uint64_t idle = reserved > used ? reserved - used : 0;
+    return bytes > idle ? bytes - idle : 0;
+}
+
+/* Replaces the reservation by what the pool really grew. False: it grew beyond the limit. */
+static bool settle(const struct target *target, CUmemoryPool handle, uint64_t reserved_for_it)
+{
+    target_refund(target, reserved_for_it);
+    pthread_mutex_lock(&lock);
+    struct pool *pool = entry_of(handle, target->device, false);
+    uint64_t before = pool ? pool->counted : 0;
+    if (pool)
+        refresh_entry(pool);
+    bool grew = pool && pool->counted > before;
+    pthread_mutex_unlock(&lock);
+    uint64_t limit = account_limit(&process.region, target->device);
+    bool ours = process.enforcer[target->device] == ENFORCED_BY_LIBRARY;
+    return !grew || !ours || limit == 0 || account_total(&process.region, target->device) <= limit;
+}
+
+static bool reserve(const struct target *target, uint64_t need, uint64_t *reserved)
+{
+    *reserved = round_up(need, CHUNK_BYTES);
+    if (need == 0 || target_charge(target, *reserved))
+        return true;
+    *reserved = round_up(need, STEP_BYTES);
+    return target_charge(target, *reserved);
+}
+
+static CUresult allocate(const struct request *r, struct target target, CUmemoryPool pool,
+                         CUresult (*forward)(const struct request *))
+{
+    uint64_t need = growth(pool, target.device, r->bytes);
+    uint64_t reserved;
+    if (!reserve(&target, need, &reserved))
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    CUresult rc = forward(r);
+    if (settle(&target, pool, need ? reserved : 0) || rc != CUDA_SUCCESS)
+        return rc;
+    /* The pool took a larger step than there was room for. */
+    if (take_back(r) != CUDA_SUCCESS)
+        return rc; /* cannot be undone: the program has its memory, and the ledger says so */
+    pool_trim(target.device);
+    return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+/* The pool that will serve the request and where it counts. Device -1: pass on, uncounted. */
+static struct target pool_target(const struct request *r, CUmemoryPool *pool)
+{
+    struct target target = target_current();
+    *pool = r->pool;
+    if (target.closed || target.device < 0)
+        return target;
+    if (!*pool) {
+        struct context_place place = context_place();
+        if (!real.cuDeviceGetMemPool || FORWARD(cuDeviceGetMemPool(pool, place.driver)) != CUDA_SUCCESS)
+            *pool = NULL;
+    }
+    pthread_mutex_lock(&lock);
+    struct pool *known = *pool ? entry_of(*pool, target.device, true) : NULL;
+    target.device = known ? known->device : -1;
+    pthread_mutex_unlock(&lock);
+    return target;
+}
+
+static CUresult serve(const struct request *r, CUresult (*forward)(const struct request *))
+{
+    CUmemoryPool pool;
+    struct target target = pool_target(r, &pool);
+    if (target.closed)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    if (!r->address || target.device < 0)
+        return forward(r);
+    if (capturing(r))
+        return forward(r); /* becomes a node of a graph; counted when that is launched */
+    return allocate(r, target, pool, forward);
+}
+
+#define FORWARDER(symbol, ...)                                                                                         \
+    static CUresult forward_##symbol(const struct request *r)                                                          \
+    {                                                                                                                  \
+        return FORWARD(symbol(__VA_ARGS__));                                                                           \
+    }
+FORWARDER(cuMemAllocAsync, r->address, r->bytes, r->stream)
+FORWARDER(cuMemAllocAsync_ptsz, r->address, r->bytes, r->stream)
+FORWARDER(cuMemAllocFromPoolAsync, r->address, r->bytes, r->pool, r->stream)
+FORWARDER(cuMemAllocFromPoolAsync_ptsz, r->address, r->bytes, r->pool, r->stream)
+
+CUresult cuMemAllocAsync(CUdeviceptr *address, size_t bytes, CUstream stream)
+{
+    NEED_CUDA(cuMemAllocAsync);
+    struct request r = {.address = address, .bytes = bytes, .stream = stream};
+    return serve(&r, forward_cuMemAllocAsync);
+}
+
+CUresult cuMemAllocAsync_ptsz(CUdeviceptr *address, size_t bytes, CUstream stream)
+{
+    NEED_CUDA(cuMemAllocAsync_ptsz);
+    struct request r = {.address = address, .bytes = bytes, .stream = stream, .per_thread = true};
+    return serve(&r, forward_cuMemAllocAsync_ptsz);
+}
+
+CUresult cuMemAllocFromPoolAsync(CUdeviceptr *address, size_t bytes, CUmemoryPool pool, CUstream stream)
+{
+    NEED_CUDA(cuMemAllocFromPoolAsync);
+    struct request r = {.address = address, .bytes = bytes, .pool = pool, .stream = stream};
+    return serve(&r, forward_cuMemAllocFromPoolAsync);
+}
+
+CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *address, size_t bytes, CUmemoryPool pool, CUstream stream)
+{
+    NEED_CUDA(cuMemAllocFromPoolAsync_ptsz);
+    struct request r = {.address = address, .bytes = bytes, .pool = pool, .stream = stream, .per_thread = true};
+    return serve(&r, forward_cuMemAllocFromPoolAsync_ptsz);
+}
+
+/* ---- pools come and go */
+
+static void note(CUmemoryPool pool, int device)
+{
+    if (process_phase() != PROCESS_READY || hook_inside > 0)
+        return;
+    pthread_mutex_lock(&lock);
+    struct pool *entry = entry_of(pool, device, true);
+    if (entry)
+        entry->device = device;
+    else
+        log_line(LOG_WARNING, "more than %d memory pools: one is not counted", POOLS);
+    pthread_mutex_unlock(&lock);
+}
+
+CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props)
+{
+    NEED_CUDA(cuMemPoolCreate);
+    CUresult rc = FORWARD(cuMemPoolCreate(pool, props));
+    if (rc == CUDA_SUCCESS) {
+        bool on_device = props->location.type == CU_MEM_LOCATION_TYPE_DEVICE;
+        note(*pool, on_device ? target_device(props->location.id).device : -1);
+    }
+    return rc;
+}
+
+CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool *pool, void *handle, CUmemAllocationHandleType type,
+                                            unsigned long long flags)
+{
+    NEED_CUDA(cuMemPoolImportFromShareableHandle);
+    CUresult rc = FORWARD(cuMemPoolImportFromShareableHandle(pool, handle, type, flags));
+    if (rc == CUDA_SUCCESS)
+        note(*pool, -1); /* its memory is counted where it was made */
+    return rc;
+}
+
+CUresult cuMemPoolDestroy(CUmemoryPool pool)
+{
+    NEED_CUDA(cuMemPoolDestroy);
+    struct pool gone = {.device = -1};
+    pthread_mutex_lock(&lock);
+    struct pool *entry = entry_of(pool, -1, false);
+    if (entry && pool) {
+        gone = *entry;
+        entry->handle = NULL; /* first: the driver may give the handle to another thread's new pool */
+    }
+    pthread_mutex_unlock(&lock);
+    CUresult rc = FORWARD(cuMemPoolDestroy(pool));
+    if (rc == CUDA_SUCCESS) {
+        target_refund(&(struct target){.device = gone.device}, gone.counted);
+    } else if (gone.handle) {
+        pthread_mutex_lock(&lock);
+        entry = entry_of(gone.handle, gone.device, true);
+        if (entry)
+            *entry = gone;
+        pthread_mutex_unlock(&lock);
+    }
+    return rc;
+}
+
+CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
+{
+    NEED_CUDA(cuMemPoolTrimTo);
+    CUresult rc = FORWARD(cuMemPoolTrimTo(pool, keep));
+    if (rc == CUDA_SUCCESS && process_phase() == PROCESS_READY && hook_inside == 0) {
+        pthread_mutex_lock(&lock);
+        struct pool *entry = pool ? entry_of(pool, -1, false) : NULL;
+        if (entry)
+            refresh_entry(entry);
+        pthread_mutex_unlock(&lock);
+    }
+    return rc;
+}

@@ -1,0 +1,233 @@
+#include "process.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "context.h"
+#include "cost.h"
+#include "live.h"
+#include "log.h"
+#include "pool.h"
+
+struct process process;
+
+static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
+
+static void set_phase(enum process_phase phase)
+{
+    __atomic_store_n(&process.phase, phase, __ATOMIC_RELEASE);
+}
+
+/* ---- step 1: configuration and region */
+
+static void library_directory(char *path, size_t room)
+{
+    Dl_info info;
+    path[0] = 0;
+    if (!dladdr((const void *)&process_start, &info) || !info.dli_fname)
+        return;
+    const char *slash = strrchr(info.dli_fname, '/');
+    if (slash && (size_t)(slash - info.dli_fname) < room)
+        snprintf(path, room, "%.*s", (int)(slash - info.dli_fname), info.dli_fname);
+}
+
+static bool open_region(void)
+{
+    const struct config *config = &process.config;
+    for (int attempt = 0; config->region[0] && attempt < 2; attempt++) {
+        if (region_open(&process.region, config->region) == 0)
+            return true;
+        if (errno != ENOENT || (region_create(config->region, &config->plan) != 0 && errno != EEXIST))
+            break;
+    }
+    log_line(LOG_WARNING, "%s: %s; limits hold for this process alone", config->region, strerror(errno));
+    return region_private(&process.region, &config->plan) == 0;
+}
+
+/* The grant outranks words that anybody in the container can change. */
+static void assert_grant(void)
+{
+    const struct config *config = &process.config;
+    for (int i = 0; i < config->plan.count; i++) {
+        int index = region_add(&process.region, config->plan.uuids[i]);
+        if (index < 0)
+            continue;
+        region_set_limit(&process.region, index, config->plan.limit[i], config->plan.cores[i]);
+        process.enforcer[index] = config->enforcer[i];
+    }
+    process.region.prefix->priority = config->plan.priority;
+}
+
+/* The child shares neither device memory nor locks with its parent, and must not keep the parent's slot alive. */
+static void after_fork(void)
+{
+    pthread_mutex_init(&starting, NULL);
+    live_forget();
+    pool_forget();
+    context_forget();
+    cost_forget();
+    region_forget(&process.region);
+    if (process.region.fd >= 0)
+        close(process.region.fd);
+    process.region.fd = -1;
+    hook_inside = 0;
+    set_phase(PROCESS_ATTACHED);
+}
+
+static void attach(void)
+{
+    char directory[512];
+    library_directory(directory, sizeof directory);
+    struct config_sources sources = {.grant_directory = HAMI_GRANT_DIRECTORY, .library_directory = directory};
+    config_read(&sources, &process.config);
+    if (process.config.verdict == CONFIG_CLOSED)
+        log_line(LOG_ERROR, "grant not usable, device memory is refused: %s", process.config.reason);
+    bool limited = process.config.verdict == CONFIG_LIMITS && open_region();
+    if (limited)
+        pthread_atfork(NULL, NULL, after_fork);
+    if (limited && process.config.granted)
+        assert_grant();
+    set_phase(limited                                      ? PROCESS_ATTACHED
+              : process.config.verdict == CONFIG_CLOSED ? PROCESS_CLOSED
+                                                           : PROCESS_FREE);
+}
+
+enum process_phase process_attach(void)
+{
+    int phase = __atomic_load_n(&process.phase, __ATOMIC_ACQUIRE);
+    if (phase != PROCESS_NEW)
+        return (enum process_phase)phase;
+    pthread_mutex_lock(&starting);
+    if (process.phase == PROCESS_NEW)
+        attach();
+    phase = process.phase;
+    pthread_mutex_unlock(&starting);
+    return (enum process_phase)phase;
+}
+
+/* ---- step 2: devices and slot */
+
+static bool uuid_of(CUdevice device, char text[REGION_UUID_BYTES])
+{
+    CUuuid uuid;
+    CUresult rc = CUDA_ERROR_NOT_SUPPORTED;
+    if (real.cuDeviceGetUuid_v2)
+        rc = FORWARD(cuDeviceGetUuid_v2(&uuid, device));
+    else if (real.cuDeviceGetUuid)
+        rc = FORWARD(cuDeviceGetUuid(&uuid, device));
+    if (rc != CUDA_SUCCESS)
+        return false;
+    int length = snprintf(text, REGION_UUID_BYTES, "GPU-");
+    for (int i = 0; i < 16; i++)
+        length += snprintf(text + length, (size_t)(REGION_UUID_BYTES - length),
+                           i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", (unsigned char)uuid.bytes[i]);
+    return true;
+}
+
+/* Without a grant or a list of UUIDs, a region's limits are in the driver's order, which the first process writes down. */
+static int index_of(const char *uuid)
+{
+    int index = region_find(&process.region, uuid);
+    if (index >= 0 || process.config.granted || process.config.plan.count > 0)
+        return index;
+    index = region_add(&process.region, uuid);
+    const struct region_plan *plan = &process.config.plan;
+    if (index >= 0 && account_limit(&process.region, index) == 0 && process.region.ext->devices[index].cores == 0)
+        region_set_limit(&process.region, index, plan->limit[index], plan->cores[index]);
+    return index;
+}
+
+static bool map_devices(void)
+{
+    int count = 0;
+    if (!real.cuDeviceGetCount || !real.cuDeviceGet || FORWARD(cuDeviceGetCount(&count)) != CUDA_SUCCESS)
+        return false; /* before cuInit: the call at hand will fail as well */
+    memset(process.index, -1, sizeof process.index);
+    process.device_count = 0;
+    for (int ordinal = 0; ordinal < count; ordinal++) {
+        CUdevice device;
+        char uuid[REGION_UUID_BYTES];
+        if (FORWARD(cuDeviceGet(&device, ordinal)) != CUDA_SUCCESS || device < 0 || device >= PROCESS_DEVICES)
+            continue;
+        int index = uuid_of(device, uuid) ? index_of(uuid) : -1;
+        if (index < 0)
+            log_line(LOG_DEBUG, "device %d is not in the region: not limited", (int)device);
+        process.index[device] = (int8_t)index;
+        process.device_count = device + 1 > process.device_count ? device + 1 : process.device_count;
+    }
+    return true;
+}
+
+/* A descriptor of our own for the byte lock: one inherited from the parent would share the parent's. */
+static void reopen(void)
+{
+    if (process.region.fd >= 0 || process.config.region[0] == 0 || process.region.inode == 0)
+        return;
+    process.region.fd = prim_open(process.config.region, O_RDWR, 0);
+}
+
+enum process_phase process_start(void)
+{
+    enum process_phase phase = process_attach();
+    if (phase != PROCESS_ATTACHED || hook_inside > 0)
+        return phase;
+    pthread_mutex_lock(&starting);
+    if (process.phase == PROCESS_ATTACHED && map_devices()) {
+        reopen();
+        region_join(&process.region);
+        set_phase(PROCESS_READY);
+    }
+    phase = (enum process_phase)process.phase;
+    pthread_mutex_unlock(&starting);
+    return phase;
+}
+
+/* ---- targets */
+
+struct target target_device(CUdevice device)
+{
+    struct target target = {.device = -1};
+    enum process_phase phase = process_phase();
+    target.closed = phase == PROCESS_CLOSED && hook_inside == 0;
+    if (phase == PROCESS_READY && hook_inside == 0 && device >= 0 && device < PROCESS_DEVICES)
+        target.device = process.index[device];
+    return target;
+}
+
+struct target target_current(void)
+{
+    enum process_phase phase = process_phase();
+    if (phase != PROCESS_READY || hook_inside > 0)
+        return (struct target){.device = -1, .closed = phase == PROCESS_CLOSED && hook_inside == 0};
+    struct context_place place = context_place();
+    return (struct target){.device = place.device, .context = place.context};
+}
+
+bool target_charge(const struct target *target, uint64_t bytes)
+{
+    if (target->closed)
+        return false;
+    if (target->device < 0)
+        return true;
+    bool ours = process.enforcer[target->device] == ENFORCED_BY_LIBRARY;
+    enum account_cap cap = ours ? ACCOUNT_REFUSE : ACCOUNT_COUNT;
+    return account_charge(&process.region, target->device, bytes, cap) ||
+           (pool_trim(target->device) && account_charge(&process.region, target->device, bytes, cap));
+}
+
+void target_refund(const struct target *target, uint64_t bytes)
+{
+    if (target->device >= 0 && bytes > 0)
+        account_refund(&process.region, target->device, bytes);
+}
+
+void target_force(const struct target *target, uint64_t bytes)
+{
+    if (target->device >= 0 && bytes > 0)
+        account_charge(&process.region, target->device, bytes, ACCOUNT_COUNT);
+}

@@ -1,0 +1,63 @@
+/* This process's part in its container: configuration, region, slot, and which device is which.
+ *
+ * Started by the first call that needs it, in two steps: configuration and region (enough for NVML), then, once the
+ * driver is initialised, the devices and a slot. A fork's child goes through the second step again.
+ */
+#ifndef HAMI_PROCESS_H
+#define HAMI_PROCESS_H
+
+#include "account.h"
+#include "config.h"
+#include "hook.h"
+
+enum process_phase {
+    PROCESS_NEW,      /* nothing known */
+    PROCESS_FREE,     /* no limits here: every call passes, for good */
+    PROCESS_CLOSED,   /* the grant cannot be read: every allocation is refused, for good */
+    PROCESS_ATTACHED, /* configuration and region, but no slot yet */
+    PROCESS_READY,
+};
+
+enum { PROCESS_DEVICES = 64 };
+
+struct process {
+    int phase; /* enum process_phase; read and written atomically */
+    struct config config;
+    struct region region;
+    int8_t index[PROCESS_DEVICES]; /* by the driver's device number: index in the region, -1 = not limited */
+    int device_count;              /* devices in `index` */
+    enum config_enforcer enforcer[REGION_DEVICES]; /* by index in the region */
+};
+
+extern struct process process;
+
+/* The phase after trying to get as far as possible. */
+enum process_phase process_start(void);
+/* The same up to PROCESS_ATTACHED: asks no CUDA driver. */
+enum process_phase process_attach(void);
+
+static inline enum process_phase process_phase(void)
+{
+    int phase = __atomic_load_n(&process.phase, __ATOMIC_ACQUIRE);
+    return __builtin_expect(phase == PROCESS_READY || phase == PROCESS_FREE, 1) ? (enum process_phase)phase
+                                                                               : process_start();
+}
+
+/* Where memory is about to be allocated. */
+struct target {
+    int device; /* index in the region; -1 = not counted */
+    bool closed;
+    uint64_t context; /* of the calling thread; 0 = none or not asked for */
+};
+
+/* The calling thread's current device. */
+struct target target_current(void);
+/* A device by the driver's number. */
+struct target target_device(CUdevice device);
+/* True if `bytes` may be allocated; they are reserved then. */
+bool target_charge(const struct target *target, uint64_t bytes);
+void target_refund(const struct target *target, uint64_t bytes);
+/* Counts `bytes` that the driver has taken already, whatever the limit. */
+void target_force(const struct target *target, uint64_t bytes);
+
+#endif
