@@ -1,0 +1,9 @@
+#ifndef SIM_GRAPH_H
+#define SIM_GRAPH_H
+
+#include "cuda_sim.h"
+
+/* `stream` waits for an event of the capture into `graph` and so takes part in it. */
+CUresult graph_join(CUgraph graph, CUstream stream);
+
+#endif

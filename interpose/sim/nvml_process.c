@@ -1,0 +1,141 @@
+/* Who uses a device: memory and device time of each process, with pids as the calling process's namespace shows them. */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "nvml_sim.h"
+#include "timeline.h"
+
+struct user {
+    unsigned pid;
+    u64 memory;
+    int queue; /* -1 = never launched anything */
+};
+
+/* Live processes with a context on `device` that are visible from here. Returns how many. With the lock held. */
+static unsigned users(int device, struct user *out)
+{
+    unsigned count = 0;
+    for (int p = 0; p < (int)sim->process_high; p++) {
+        const struct sim_process *process = &sim->processes[p];
+        u64 memory = 0;
+        for (int k = 0; k < SIM_KINDS; k++)
+            memory += process->memory[device * SIM_KINDS + k];
+        if (!process->live || (!memory && !process->contexts[device]))
+            continue;
+        int pid = state_pid(p);
+        if (pid > 0)
+            out[count++] = (struct user){(unsigned)pid, memory, (int)process->queue[device] - 1};
+    }
+    return count;
+}
+
+static unsigned list(int device, struct user *out)
+{
+    state_reap();
+    state_lock();
+    unsigned count = users(device, out);
+    state_unlock();
+    return count;
+}
+
+/* The protocol of lists: too small a buffer is told the size it needs. */
+static nvmlReturn_t room(unsigned *count, unsigned have, const void *buffer)
+{
+    if (!count)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    unsigned offered = buffer ? *count : 0;
+    *count = have;
+    return have > offered ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
+}
+
+#define NO_INSTANCE UINT32_MAX
+
+#define LIST_V1(name, present)                                                                                             \
+    SIM_API nvmlReturn_t name(nvmlDevice_t handle, unsigned int *count, nvmlProcessInfo_v1_t *out)                         \
+    {                                                                                                                      \
+        ENTER_DEVICE(handle);                                                                                              \
+        struct user found[SIM_PROCESSES];                                                                                  \
+        nvmlReturn_t rc = room(count, present ? list(device, found) : 0, out);                                             \
+        for (unsigned i = 0; rc == NVML_SUCCESS && i < *count; i++)                                                        \
+            out[i] = (nvmlProcessInfo_v1_t){.pid = found[i].pid, .usedGpuMemory = found[i].memory};                        \
+        return rc;                                                                                                         \
+    }
+#define LIST_V2(name, present)                                                                                             \
+    SIM_API nvmlReturn_t name(nvmlDevice_t handle, unsigned int *count, nvmlProcessInfo_v2_t *out)                         \
+    {                                                                                                                      \
+        ENTER_DEVICE(handle);                                                                                              \
+        struct user found[SIM_PROCESSES];                                                                                  \
+        nvmlReturn_t rc = room(count, present ? list(device, found) : 0, out);                                             \
+        for (unsigned i = 0; rc == NVML_SUCCESS && i < *count; i++)                                                        \
+            out[i] = (nvmlProcessInfo_v2_t){.pid = found[i].pid, .usedGpuMemory = found[i].memory,                         \
+                                            .gpuInstanceId = NO_INSTANCE, .computeInstanceId = NO_INSTANCE};               \
+        return rc;                                                                                                         \
+    }
+/* Processes of a device shared side by side are listed as MPS clients, as the driver does; nothing here draws. */
+#define COMPUTE !sim->devices[device].side_by_side
+#define MPS sim->devices[device].side_by_side
+LIST_V1(nvmlDeviceGetComputeRunningProcesses, COMPUTE)
+LIST_V2(nvmlDeviceGetComputeRunningProcesses_v2, COMPUTE)
+LIST_V2(nvmlDeviceGetComputeRunningProcesses_v3, COMPUTE)
+LIST_V1(nvmlDeviceGetMPSComputeRunningProcesses, MPS)
+LIST_V2(nvmlDeviceGetMPSComputeRunningProcesses_v2, MPS)
+LIST_V2(nvmlDeviceGetMPSComputeRunningProcesses_v3, MPS)
+LIST_V1(nvmlDeviceGetGraphicsRunningProcesses, false)
+LIST_V2(nvmlDeviceGetGraphicsRunningProcesses_v2, false)
+LIST_V2(nvmlDeviceGetGraphicsRunningProcesses_v3, false)
+
+SIM_API nvmlReturn_t nvmlSystemGetProcessName(unsigned int pid, char *out, unsigned int length)
+{
+    ENTER();
+    nvmlReturn_t rc = NVML_ERROR_NOT_FOUND;
+    if (!out || !length)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    state_lock();
+    for (int p = 0; p < (int)sim->process_high; p++)
+        if (sim->processes[p].live && state_pid(p) == (int)pid) {
+            snprintf(out, length, "%s", sim->processes[p].name);
+            rc = NVML_SUCCESS;
+        }
+    state_unlock();
+    return rc;
+}
+
+/* What to add to the machine's clock to get Unix time, the clock of samples. */
+static i64 unix_offset_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (i64)now.tv_sec * 1000000000 + now.tv_nsec - (i64)state_now();
+}
+
+/* One sample a process: its share of the device's time since `last_seen_us` (Unix time), or over the last second. */
+SIM_API nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t handle, nvmlProcessUtilizationSample_t *out,
+                                                     unsigned int *count, unsigned long long last_seen_us)
+{
+    ENTER_DEVICE(handle);
+    struct user found[SIM_PROCESSES];
+    unsigned share[SIM_PROCESSES];
+    i64 offset = unix_offset_ns();
+    i64 asked = (i64)last_seen_us * 1000 - offset;
+    state_reap();
+    state_lock();
+    timeline_settle(device);
+    u64 now = sim->timelines[device].clock_ns;
+    u64 since = asked > 0 && (u64)asked < now ? (u64)asked : now > 1000000000u ? now - 1000000000u : 0;
+    unsigned all = users(device, found), kept = 0;
+    for (unsigned i = 0; i < all; i++) {
+        if (found[i].queue < 0)
+            continue;
+        share[kept] = timeline_share_percent(found[i].queue, since);
+        found[kept++] = found[i];
+    }
+    state_unlock();
+    if (!kept)
+        return NVML_ERROR_NOT_FOUND;
+    nvmlReturn_t rc = room(count, kept, out);
+    for (unsigned i = 0; rc == NVML_SUCCESS && i < kept; i++)
+        out[i] = (nvmlProcessUtilizationSample_t){
+            .pid = found[i].pid, .timeStamp = (unsigned long long)((i64)now + offset) / 1000, .smUtil = share[i]};
+    return rc;
+}

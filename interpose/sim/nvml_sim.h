@@ -1,0 +1,35 @@
+/* What the parts of the simulated NVML share. */
+#ifndef SIM_NVML_H
+#define SIM_NVML_H
+
+#include "driver_more.h"
+#include "state.h"
+
+/* First line of every entry point: act out a described fault, refuse before nvmlInit. */
+#define ENTER()                                                                                                            \
+    do {                                                                                                                   \
+        int entered_;                                                                                                      \
+        if (sim && sim->fault_count && fault_hits(__func__, &entered_))                                                    \
+            return (nvmlReturn_t)entered_;                                                                                 \
+        if (!nvml_ready())                                                                                                 \
+            return NVML_ERROR_UNINITIALIZED;                                                                               \
+    } while (0)
+
+/* ENTER() for a call about one device: declares `device`, its index in sim->devices. */
+#define ENTER_DEVICE(handle)                                                                                               \
+    ENTER();                                                                                                               \
+    int device = nvml_device(handle);                                                                                      \
+    if (device < 0)                                                                                                        \
+    return NVML_ERROR_INVALID_ARGUMENT
+
+bool nvml_ready(void);
+int nvml_unsupported(const char *symbol);
+int nvml_device(nvmlDevice_t handle); /* -1 = not a handle */
+nvmlDevice_t nvml_handle(int device);
+int nvml_visible(int *devices);
+void nvml_pci(nvmlPciInfo_t *out, unsigned bus, unsigned device_id);
+
+/* Copy a text into a caller's buffer. */
+nvmlReturn_t nvml_text(char *out, unsigned length, const char *value);
+
+#endif

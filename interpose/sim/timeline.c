@@ -1,0 +1,340 @@
+/*
+ * The arithmetic of device time. All static functions and those so marked in timeline.h are called with the lock held; times are those of state_now().
+ * Invariants: done <= pushed; obtained_ns <= submitted_ns; kernels complete in the order of their numbers;
+ * members lists exactly the claimed queues of its device; the obtained times of a device's queues never sum to more than the
+ * time that passed.
+ */
+#include "timeline.h"
+
+#include <string.h>
+
+#define HORIZON_NS 100000000u /* longest sleep before looking again: a neighbour may have died meanwhile */
+#define CHECK_NS 10000000u    /* how often neighbours with pending work are checked for life */
+
+static struct sim_queue *own_queue(int device)
+{
+    int slot = state_attach();
+    u32 index = slot < 0 ? 0 : sim->processes[slot].queue[device];
+    return index ? &sim->queues[index - 1] : NULL;
+}
+
+static u64 pending(const struct sim_queue *queue) { return queue->submitted_ns - queue->obtained_ns; }
+
+/* Add [from, from + span) to a history of busy time. */
+static void bins_add(u64 *bins, u64 *newest, u64 from, u64 span, u64 part)
+{
+    while (span) {
+        u64 bin = from / SIM_BIN_NS;
+        u64 piece = (bin + 1) * SIM_BIN_NS - from;
+        if (piece > span)
+            piece = span;
+        if (bin > *newest) {
+            u64 first = bin - *newest >= SIM_BINS ? bin - SIM_BINS + 1 : *newest + 1;
+            for (u64 b = first; b <= bin; b++)
+                bins[b % SIM_BINS] = 0;
+            *newest = bin;
+        }
+        bins[bin % SIM_BINS] += piece / part;
+        from += piece;
+        span -= piece;
+    }
+}
+
+static unsigned bins_percent(const u64 *bins, u64 newest, u64 since, u64 now)
+{
+    u64 last = now / SIM_BIN_NS, first = since / SIM_BIN_NS, busy = 0;
+    if (first + SIM_BINS <= last)
+        first = last - SIM_BINS + 1;
+    for (u64 b = first; b <= last; b++)
+        if (b <= newest && b + SIM_BINS > newest)
+            busy += bins[b % SIM_BINS];
+    u64 window = now - first * SIM_BIN_NS;
+    u64 percent = window ? (busy * 100 + window / 2) / window : 0;
+    return percent > 100 ? 100 : (unsigned)percent;
+}
+
+/* `queue` obtains `work` ns of device time from `from` on, one ns every `pace` ns. */
+static void run(struct sim_queue *queue, u64 from, u64 work, u64 pace)
+{
+    u64 reached = queue->obtained_ns + work, done = queue->done;
+    while (done < queue->pushed && queue->end_ns[(done + 1) % SIM_DEPTH] <= reached) {
+        done++;
+        queue->done_at[done % SIM_DEPTH] = from + (queue->end_ns[done % SIM_DEPTH] - queue->obtained_ns) * pace;
+    }
+    queue->obtained_ns = reached;
+    bins_add(queue->bins, &queue->bin, from, work * pace, pace);
+    __atomic_store_n(&queue->done, done, __ATOMIC_RELEASE);
+}
+
+static u32 pending_members(const struct sim_timeline *line)
+{
+    u32 count = 0;
+    for (u32 i = 0; i < line->member_count; i++)
+        count += pending(&sim->queues[line->members[i]]) > 0;
+    return count;
+}
+
+/* Give the turn to the next member with pending work, the current one last. False when none has any. */
+static bool next_turn(struct sim_timeline *line, u64 slice)
+{
+    for (u32 step = 1; step <= line->member_count; step++) {
+        u32 at = (line->current + step) % line->member_count;
+        if (pending(&sim->queues[line->members[at]])) {
+            line->current = at;
+            line->turn_left_ns = slice;
+            return true;
+        }
+    }
+    return false;
+}
+
+static u64 least(u64 a, u64 b) { return a < b ? a : b; }
+
+static void settle_turns(struct sim_timeline *line, u64 now, u64 slice)
+{
+    while (line->clock_ns < now) {
+        struct sim_queue *queue = line->member_count ? &sim->queues[line->members[line->current]] : NULL;
+        if (!queue || !pending(queue) || !line->turn_left_ns) {
+            if (!queue || !next_turn(line, slice)) {
+                line->clock_ns = now;
+                return;
+            }
+            continue;
+        }
+        u64 span = least(least(line->turn_left_ns, pending(queue)), now - line->clock_ns);
+        run(queue, line->clock_ns, span, 1);
+        bins_add(line->bins, &line->bin, line->clock_ns, span, 1);
+        line->busy_ns += span;
+        line->turn_left_ns -= span;
+        line->clock_ns += span;
+    }
+}
+
+static void settle_side_by_side(struct sim_timeline *line, u64 now)
+{
+    while (line->clock_ns < now) {
+        u64 sharers = pending_members(line);
+        if (!sharers) {
+            line->clock_ns = now;
+            return;
+        }
+        u64 work = (now - line->clock_ns) / sharers;
+        for (u32 i = 0; i < line->member_count; i++)
+            if (pending(&sim->queues[line->members[i]]))
+                work = least(work, pending(&sim->queues[line->members[i]]));
+        if (!work)
+            return; /* less than one ns each: the rest is decided later */
+        for (u32 i = 0; i < line->member_count; i++)
+            if (pending(&sim->queues[line->members[i]]))
+                run(&sim->queues[line->members[i]], line->clock_ns, work, sharers);
+        bins_add(line->bins, &line->bin, line->clock_ns, work * sharers, 1);
+        line->busy_ns += work * sharers;
+        line->clock_ns += work * sharers;
+    }
+}
+
+void timeline_settle(int device)
+{
+    struct sim_timeline *line = &sim->timelines[device];
+    u64 now = state_now();
+    if (sim->devices[device].side_by_side)
+        settle_side_by_side(line, now);
+    else
+        settle_turns(line, now, sim->devices[device].time_slice_ns);
+}
+
+/* When `wanted` will have obtained `goal` ns if nobody submits more, at most HORIZON_NS ahead. Plays the turns on
+ * copies of what each member still has. After timeline_settle(). */
+static u64 foresee(int device, const struct sim_queue *wanted, u64 goal)
+{
+    const struct sim_timeline *line = &sim->timelines[device];
+    u64 need = goal - wanted->obtained_ns, left[SIM_QUEUES], clock = line->clock_ns;
+    u64 end = clock + HORIZON_NS, slice = sim->devices[device].time_slice_ns;
+    if (sim->devices[device].side_by_side)
+        return least(end, clock + need); /* never too late: neighbours can only make it longer */
+    u32 count = line->member_count, at = line->current;
+    for (u32 i = 0; i < count; i++)
+        left[i] = pending(&sim->queues[line->members[i]]);
+    for (u64 turn = line->turn_left_ns; clock < end; at = (at + 1) % count, turn = slice) {
+        u64 span = least(turn, left[at]);
+        if (&sim->queues[line->members[at]] == wanted) {
+            if (need <= span)
+                return clock + need;
+            need -= span;
+        }
+        left[at] -= span;
+        clock += span;
+    }
+    return end;
+}
+
+/* Drop neighbours on `device` that died with work pending; they would hold up everyone. After timeline_settle(). */
+static void check_neighbours(int device)
+{
+    struct sim_timeline *line = &sim->timelines[device];
+    u64 now = line->clock_ns;
+    if (now - line->checked_ns < CHECK_NS)
+        return;
+    line->checked_ns = now;
+    for (u32 i = 0; i < line->member_count; i++) {
+        struct sim_queue *queue = &sim->queues[line->members[i]];
+        int slot = (int)queue->owner - 1;
+        if (pending(queue) && !state_alive(slot)) {
+            sim->processes[slot].queue[device] = 0;
+            timeline_remove(line->members[i]);
+            i--;
+        }
+    }
+}
+
+static struct sim_queue *claim(int device, int slot)
+{
+    struct sim_timeline *line = &sim->timelines[device];
+    for (u32 i = 0; i < SIM_QUEUES; i++) {
+        struct sim_queue *queue = &sim->queues[i];
+        if (queue->owner)
+            continue;
+        queue->device = (u32)device;
+        queue->owner = (u32)slot + 1;
+        line->members[line->member_count++] = i;
+        sim->processes[slot].queue[device] = i + 1;
+        return queue;
+    }
+    return NULL;
+}
+
+u64 timeline_submit(int device, u64 work_ns, u64 *wait_for)
+{
+    int slot = state_attach();
+    u64 number = 0;
+    *wait_for = 0;
+    if (slot < 0)
+        return 0;
+    state_lock();
+    struct sim_queue *queue = own_queue(device);
+    if (!queue)
+        queue = claim(device, slot);
+    if (queue) {
+        timeline_settle(device);
+        if (queue->pushed - queue->done >= SIM_DEPTH) {
+            *wait_for = queue->done + 1;
+        } else {
+            bool idle = !pending(queue);
+            number = queue->pushed + 1;
+            queue->end_ns[number % SIM_DEPTH] = queue->submitted_ns + work_ns;
+            queue->submitted_ns += work_ns;
+            queue->pushed = number;
+            if (idle && !work_ns) {
+                queue->done_at[number % SIM_DEPTH] = sim->timelines[device].clock_ns;
+                __atomic_store_n(&queue->done, number, __ATOMIC_RELEASE);
+            }
+        }
+    }
+    state_unlock();
+    return number;
+}
+
+u64 timeline_last(int device)
+{
+    struct sim_queue *queue = own_queue(device);
+    return queue ? __atomic_load_n(&queue->pushed, __ATOMIC_ACQUIRE) : 0;
+}
+
+bool timeline_done(int device, u64 number, u64 *when)
+{
+    struct sim_queue *queue = own_queue(device);
+    if (!number || !queue) {
+        if (when)
+            *when = 0;
+        return true;
+    }
+    if (__atomic_load_n(&queue->done, __ATOMIC_ACQUIRE) < number) {
+        state_lock();
+        timeline_settle(device);
+        state_unlock();
+        if (__atomic_load_n(&queue->done, __ATOMIC_ACQUIRE) < number)
+            return false;
+    }
+    if (when)
+        *when = queue->pushed - number < SIM_DEPTH ? queue->done_at[number % SIM_DEPTH] : 0;
+    return true;
+}
+
+void timeline_wait(int device, u64 number)
+{
+    struct sim_queue *queue = own_queue(device);
+    while (queue && number) {
+        state_lock();
+        timeline_settle(device);
+        if (queue->done >= number) {
+            state_unlock();
+            return;
+        }
+        check_neighbours(device);
+        u64 until = foresee(device, queue, queue->end_ns[number % SIM_DEPTH]);
+        state_unlock();
+        state_sleep_until(until);
+    }
+}
+
+unsigned timeline_busy_percent(int device)
+{
+    state_lock();
+    timeline_settle(device);
+    const struct sim_timeline *line = &sim->timelines[device];
+    u64 now = line->clock_ns;
+    unsigned percent = bins_percent(line->bins, line->bin, now > 1000000000u ? now - 1000000000u : 0, now);
+    state_unlock();
+    return percent;
+}
+
+unsigned timeline_share_percent(int index, u64 since_ns)
+{
+    const struct sim_queue *queue = &sim->queues[index];
+    return bins_percent(queue->bins, queue->bin, since_ns, sim->timelines[queue->device].clock_ns);
+}
+
+void timeline_remove(u32 index)
+{
+    struct sim_timeline *line = &sim->timelines[sim->queues[index].device];
+    for (u32 i = 0; i < line->member_count; i++) {
+        if (line->members[i] != index)
+            continue;
+        memmove(&line->members[i], &line->members[i + 1], (line->member_count - i - 1) * sizeof line->members[0]);
+        line->member_count--;
+        if (line->current > i)
+            line->current--;
+        else if (line->current == i)
+            line->turn_left_ns = 0; /* whose turn it was is gone: the one now in its place waits for next_turn */
+        if (line->current >= line->member_count)
+            line->current = 0;
+        break;
+    }
+    memset(&sim->queues[index], 0, sizeof sim->queues[index]);
+}
+
+void timeline_repair(void)
+{
+    for (u32 d = 0; d < sim->device_count; d++) {
+        sim->timelines[d].member_count = 0;
+        sim->timelines[d].current = 0;
+        sim->timelines[d].turn_left_ns = 0;
+    }
+    for (u64 p = 0; p < sim->process_high; p++)
+        memset(sim->processes[p].queue, 0, sizeof sim->processes[p].queue);
+    for (u32 i = 0; i < SIM_QUEUES; i++) {
+        struct sim_queue *queue = &sim->queues[i];
+        if (!queue->owner)
+            continue;
+        struct sim_process *owner = &sim->processes[queue->owner - 1];
+        if (!owner->live) {
+            memset(queue, 0, sizeof *queue);
+            continue;
+        }
+        struct sim_timeline *line = &sim->timelines[queue->device];
+        line->members[line->member_count++] = i;
+        owner->queue[queue->device] = i + 1;
+        if (queue->obtained_ns > queue->submitted_ns)
+            queue->obtained_ns = queue->submitted_ns;
+    }
+}
