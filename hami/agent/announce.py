@@ -18,7 +18,7 @@ from hami.kube.pace import Backoff, backoff
 from hami.kube.resources import NODES
 from hami.kube.watch import Deleted, Listed, watch
 from hami.model.device import NodeInventory
-from hami.model.names import NodeName
+from hami.model.names import DeviceUuid, NodeName
 from hami.model.vendor import Vendor
 from hami.model.wire import node as wire
 from hami.model.wire import pod as keys
@@ -82,6 +82,12 @@ class Announcer:
     _live: Mapping[str, Any] | None = None
     _changed: anyio.Event = field(default_factory=anyio.Event)
     _answered: float = float("-inf")
+
+    @property
+    def cordoned(self) -> frozenset[DeviceUuid]:
+        """Cards of the node that take no new allocation."""
+        text = (self._live or {}).get(keys.CORDON)
+        return wire.read_cordon(text) if isinstance(text, str) else frozenset()
 
     def say(self, announcement: Announcement) -> None:
         """Say this from now on."""

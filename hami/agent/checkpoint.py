@@ -1,8 +1,8 @@
 """The kubelet's device checkpoint: the exact map from our answers to containers.
 
-The kubelet writes `kubelet_internal_checkpoint` milliseconds after each `Allocate`, with the answer it got; the grant id
-in the answer's paths then says whose the grant is, plain init containers included. It is an internal format: read what
-is understood, skip the rest, don't verify its checksum.
+The kubelet writes `kubelet_internal_checkpoint` milliseconds after each `Allocate`, with the answer it got; the grant
+id in the answer's paths then says whose the grant is, plain init containers included. It is an internal format: read
+what is understood, skip the rest, don't verify its checksum.
 """
 
 import base64

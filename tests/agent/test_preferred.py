@@ -1,0 +1,43 @@
+"""Kubelet ids: which ones are proposed."""
+
+import pytest
+
+from hami.agent.preferred import device_of, ids_of, preferred_ids
+from hami.model.names import DeviceUuid
+from tests.agent.conftest import device
+
+A, B, C = (DeviceUuid(f"GPU-{letter}") for letter in "abc")
+
+
+def test_ids_count_a_devices_sharers() -> None:
+    ids = ids_of(device(1, slots=3))
+    assert len(set(ids)) == 3
+    assert {device_of(device_id) for device_id in ids} == {device(1).uuid}
+
+
+@pytest.mark.parametrize(
+    ("available", "must", "size", "assigned", "want"),
+    [
+        ("a-0 a-1 b-0", "", 1, [B], "b-0"),
+        ("a-0 a-1 b-0 b-10 b-9 c-0", "", 2, [C, A], "c-0 a-0"),
+        ("a-0 a-1 b-0", "", 2, [], "a-0 b-0"),
+        ("a-0 a-1", "", 2, [B], "a-0 a-1"),
+        ("a-0 b-0 b-1", "b-1", 2, [A], "b-1 a-0"),
+        ("a-0 b-0", "a-0", 1, [B], "a-0"),
+        ("b-10 b-9", "", 1, [B], "b-9"),
+    ],
+    ids=[
+        "the assigned device",
+        "in the assignment's order",
+        "each device once",
+        "a device twice if there is no other",
+        "what the kubelet insists on, then the rest",
+        "only what it insists on",
+        "ids count as numbers",
+    ],
+)
+def test_preferred(available: str, must: str, size: int, assigned: list[DeviceUuid], want: str) -> None:
+    def ids(text: str) -> list[str]:
+        return [f"GPU-{word}" for word in text.split()]
+
+    assert preferred_ids(ids(available), ids(must), size, assigned) == ids(want)
