@@ -7,8 +7,9 @@ refuses with `CardMigTopologyInfeasible`.
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
-from hami.alloc._fit import Ask
+from hami.alloc._fit import NUMBERS, Ask
 from hami.alloc.ledger import Ledger
 from hami.alloc.policy import spreads_nodes
 from hami.alloc.quota import Quotas
@@ -16,22 +17,27 @@ from hami.alloc.table import salt
 from hami.model.claim import Assignment, NodeRefusal, Placed, PodRequest, Refused, Why
 from hami.model.names import NodeName, PodUid, VendorWord
 
-_WHYS = len(Why)
-_DEVICES, _LARGEST_FREE, _WIDTH = _WHYS, _WHYS + 1, _WHYS + 2
-_UNREGISTERED = NodeRefusal(counts={Why.UNREGISTERED: 1})
+_DEVICES: Final = NUMBERS["DEVICES"]
+_LARGEST_FREE: Final = NUMBERS["LARGEST_FREE"]
+_BYTES: Final = 8 * NUMBERS["TALLY_WIDTH"]
+_UNREGISTERED: Final = NodeRefusal(counts={Why.UNREGISTERED: 1})
 
 
 class Refusals(Mapping[NodeName, NodeRefusal]):
-    """Why each refusing candidate refuses, made into values only where somebody looks: a filter over thousands of nodes
-    mostly wants the winner."""
+    """Why each refusing candidate refuses, made into values only where somebody looks.
 
-    __slots__ = ("_index", "_names", "_tallies", "_unknown")
+    A filter over thousands of nodes mostly wants the winner. Nodes that refuse for the same reasons and numbers share
+    one value.
+    """
+
+    __slots__ = ("_index", "_made", "_names", "_tallies", "_unknown")
 
     def __init__(self, names: Sequence[str], tallies: bytes, unknown: Sequence[str]) -> None:
         self._names = names
-        self._tallies = array("q", tallies)
+        self._tallies = tallies
         self._unknown = dict.fromkeys(unknown)
         self._index: dict[str, int] | None = None
+        self._made: dict[bytes, NodeRefusal] = {}
 
     def __len__(self) -> int:
         return len(self._names) + len(self._unknown)
@@ -43,11 +49,16 @@ class Refusals(Mapping[NodeName, NodeRefusal]):
     def __getitem__(self, name: NodeName) -> NodeRefusal:
         if self._index is None:
             self._index = {known: position for position, known in enumerate(self._names)}
-        if (position := self._index.get(name)) is not None:
-            return _refusal(self._tallies[position * _WIDTH : (position + 1) * _WIDTH])
-        if name in self._unknown:
-            return _UNREGISTERED
-        raise KeyError(name)
+        position = self._index.get(name)
+        if position is None:
+            if name in self._unknown:
+                return _UNREGISTERED
+            raise KeyError(name)
+        tally = self._tallies[position * _BYTES : (position + 1) * _BYTES]
+        refusal = self._made.get(tally)
+        if refusal is None:
+            refusal = self._made[tally] = _refusal(tally)
+        return refusal
 
     def __repr__(self) -> str:
         return f"Refusals({dict(self)!r})"
@@ -107,7 +118,7 @@ def place_on(
         ask = _pack(ledger, request, card_policy, quota, request_scored)
         choices, tally = table.rows.assign(ask, number)
         if choices is None:
-            return _refusal(array("q", tally))
+            return _refusal(tally)
         return table.assignment(request, node, choices)
 
 
@@ -131,6 +142,7 @@ def _pack(ledger: Ledger, request: PodRequest, card_policy: str, quota: Quotas |
     )
 
 
-def _refusal(tally: "array[int]") -> NodeRefusal:
-    counts = {Why(number): tally[number] for number in range(_WHYS) if tally[number]}
+def _refusal(packed: bytes) -> NodeRefusal:
+    tally = array("q", packed)
+    counts = {Why(number): count for number, count in enumerate(tally[:_DEVICES]) if count}
     return NodeRefusal(counts=counts, devices=tally[_DEVICES], largest_free_mib=tally[_LARGEST_FREE])
