@@ -3,6 +3,8 @@
 from array import array
 from collections.abc import Mapping, Sequence
 
+from hami.model.names import NodeName
+
 NO_LIMIT: int
 NUMBERS: dict[str, int]
 
@@ -51,11 +53,11 @@ class Rows:
     def survey(
         self,
         ask: Ask,
-        names: list[str],
+        names: list[NodeName],
         ids: Mapping[str, int],
         candidates: Sequence[str] | None,
         pod_salt: int,
         spread: bool,
-    ) -> tuple[list[tuple[str, float]], int, list[str], bytes, list[str]]: ...
+    ) -> tuple[tuple[tuple[NodeName, float], ...], int, list[NodeName], bytes, list[str]]: ...
     def assign(self, ask: Ask, node: int) -> tuple[list[tuple[int, int, int, int]] | None, bytes]: ...
     def score_of(self, node: int) -> float: ...

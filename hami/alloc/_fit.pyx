@@ -247,7 +247,7 @@ cdef class Rows:
                 refused.append(names[node])
                 refusing += 1
             qsort(ranked, fitting, sizeof(Ranked), lowest_first if spread else highest_first)
-            scores = [(names[ranked[position].node], ranked[position].score) for position in range(fitting)]
+            scores = tuple([(names[ranked[position].node], ranked[position].score) for position in range(fitting)])
             packed = (<char*>tallies)[:refusing * TALLY_WIDTH * sizeof(int64_t)] if refusing else b""
             return scores, (ranked[0].node if fitting else -1), refused, packed, unknown
         finally:

@@ -32,18 +32,18 @@ class Refusals(Mapping[NodeName, NodeRefusal]):
 
     __slots__ = ("_index", "_made", "_names", "_tallies", "_unknown")
 
-    def __init__(self, names: Sequence[str], tallies: bytes, unknown: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[NodeName], tallies: bytes, unknown: Sequence[str]) -> None:
         self._names = names
         self._tallies = tallies
         self._unknown = dict.fromkeys(unknown)
-        self._index: dict[str, int] | None = None
+        self._index: dict[NodeName, int] | None = None
         self._made: dict[bytes, NodeRefusal] = {}
 
     def __len__(self) -> int:
         return len(self._names) + len(self._unknown)
 
     def __iter__(self) -> Iterator[NodeName]:
-        yield from map(NodeName, self._names)
+        yield from self._names
         yield from map(NodeName, self._unknown)
 
     def __getitem__(self, name: NodeName) -> NodeRefusal:
@@ -94,9 +94,8 @@ def place(
             return Refused(refusals=refusals)
         choices, _ = table.rows.assign(ask, best)
         assert choices is not None, "a surveyed node no longer fits"
-        name = NodeName(table.names[best])
-        assignment = table.assignment(request, name, choices)
-    return Placed(assignment=assignment, scores=tuple((NodeName(n), score) for n, score in scores), refusals=refusals)
+        assignment = table.assignment(request, table.names[best], choices)
+    return Placed(assignment=assignment, scores=scores, refusals=refusals)
 
 
 def place_on(

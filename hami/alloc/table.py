@@ -84,7 +84,7 @@ class Table:
         self.rows = Rows()
         self.ids: dict[str, int] = {}
         """Registered nodes: name to number."""
-        self.names: list[str] = []
+        self.names: list[NodeName] = []
         """Number to name; a number without a node has an empty name and no rows."""
         self.columns = {name: array(code, bytes(array(code).itemsize)) for name, code in _ROW_COLUMNS.items()}
         self.node_columns = {name: array(code, bytes(array(code).itemsize)) for name, code in _NODE_COLUMNS.items()}
@@ -131,7 +131,7 @@ class Table:
             self._unlist(row)
         self._disconnect(name)
         self.node_columns["length"][node] = 0
-        self.names[node] = ""
+        self.names[node] = NodeName("")
         self._free_ids.append(node)
         self._free_blocks.setdefault(length, []).append(first)
 

@@ -24,7 +24,8 @@ from hami.model.vendor import Registry, Resources, Rule, SelectKeys, Vendor
 from hami.model.wire import pod as keys
 from hami.vendors import registry
 
-DATA = Path(__file__).parent / "data" / "nvidia.jsonl"
+DATA = Path(__file__).parent / "data"
+FILES = ("nvidia", "nvidia-topology")
 
 DCU = Vendor(
     # The second family of some records: with its own inventory form, and cards that are shared like NVIDIA's.
@@ -41,7 +42,8 @@ DCU = Vendor(
 
 
 def records(kind: str) -> list[dict[str, Any]]:
-    return [record for record in map(json.loads, DATA.read_text().splitlines()) if record["kind"] == kind]
+    lines = [line for name in FILES for line in (DATA / f"{name}.jsonl").read_text().splitlines()]
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
 class World:
@@ -250,6 +252,11 @@ DEFECTS: dict[str, Right] = {
     "nvk-f-001": ({"nv-long-long-long-long-long-long-long-long-long-long-long-long-name"}, {}),
     # Policy words are trimmed.
     "nvk-f-012": ({"nv-four"}, done("GPU-nv-four-1,NVIDIA,1000,0:;")),
+    # With NUMA binding and links, the group that fits is used, whichever was looked at last.
+    "nvn-f-030": (
+        {"nv-topo"},
+        done("GPU-nv-topo-7,NVIDIA,1000,0:GPU-nv-topo-6,NVIDIA,1000,0:GPU-nv-topo-5,NVIDIA,1000,0:;"),
+    ),
     # Init containers and apps are told apart, and every quota object holds.
     "nvq-f-028": OVER_QUOTA,
     "nvq-f-029": OVER_QUOTA,
@@ -262,6 +269,11 @@ DEVIATIONS: dict[str, list[str]] = {
         "failed {'nv-zero': '1/3 AllocatedCardsInsufficientRequest, 1/3 CardInsufficientMemory, "
         "1/3 CardTimeSlicingExhausted'}, "
         "recorded {'nv-zero': '1/3 CardTimeSlicingExhausted, 2/3 AllocatedCardsInsufficientRequest'}"
+    ],
+    # Instances are not placed yet, so cards in MIG mode take nothing.
+    "nvt-f-034": [
+        "nodes None, recorded ['nv-miglink']",
+        "failed {'nv-miglink': '3/3 CardMigTopologyInfeasible'}, recorded {}",
     ],
 }
 
