@@ -139,7 +139,7 @@ cdef class Rows:
     cdef int32_t[::1] length        # 0 = no such node
     cdef uint64_t[::1] salt         # hash of the name
     cdef int32_t[::1] links         # where its pair scores start in `pairs`, a square matrix over its rows; -1 = none
-    cdef int32_t[::1] seen          # number of the last survey that met the node
+    cdef uint32_t[::1] seen         # number of the last survey that met the node
     cdef int64_t[::1] sum_slots     # sums over all rows of the node, of every family
     cdef int64_t[::1] sum_slots_used
     cdef int64_t[::1] sum_memory
@@ -149,7 +149,7 @@ cdef class Rows:
     # nodes of one build share one matrix
     cdef int32_t[::1] pairs         # score of row a with row b, higher is closer; 0 = unknown
     # working space, kept between calls
-    cdef int32_t survey_number
+    cdef uint32_t survey_number
     cdef int32_t widest             # most rows a node may have
     cdef int32_t* order             # rows of one family on one node, as the policy sorts them
     cdef float* score               # card scores, beside `order`

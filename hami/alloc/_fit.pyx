@@ -150,7 +150,7 @@ cdef class Rows:
         self.cores, self.cores_used = cores, cores_used
 
     def attach_nodes(
-        self, *, int32_t[::1] first, int32_t[::1] length, uint64_t[::1] salt, int32_t[::1] seen, int32_t[::1] links,
+        self, *, int32_t[::1] first, int32_t[::1] length, uint64_t[::1] salt, uint32_t[::1] seen, int32_t[::1] links,
         int64_t[::1] sum_slots, int64_t[::1] sum_slots_used, int64_t[::1] sum_memory, int64_t[::1] sum_memory_used,
         int64_t[::1] sum_cores, int64_t[::1] sum_cores_used,
     ):

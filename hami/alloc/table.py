@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Final
 
 from hami.alloc._fit import NO_LIMIT, NUMBERS, Ask, Rows
+from hami.alloc.links import LinkMatrices
 from hami.alloc.policy import CardPolicy, card_policy
 from hami.model.claim import ANY_DEVICE, Assignment, Percent, PodRequest, Role, Selection, Share
 from hami.model.device import MIG, Device, Links
@@ -21,9 +22,6 @@ from hami.model.vendor import Registry, Rule
 
 LARGEST: Final = 2**40
 """Amounts are cut here. No device has as many MiB, and a million such shares still fit a 64-bit column."""
-
-MOST_LINKED: Final = 128
-"""Cards of a node whose links are kept; no machine has as many, and the matrix grows with the square."""
 
 _HEALTHY: Final = NUMBERS["ROW_HEALTHY"]
 _CORDONED: Final = NUMBERS["ROW_CORDONED"]
@@ -45,7 +43,7 @@ _NODE_COLUMNS: Final = {
     "first": "i",
     "length": "i",
     "salt": "Q",
-    "seen": "i",
+    "seen": "I",
     "links": "i",
     **{f"sum_{name}": "q" for name in _SUMS},
     **{f"sum_{name}_used": "q" for name in _SUMS},
@@ -70,13 +68,6 @@ class _Kind:
     mode: str
 
 
-@dataclass(slots=True)
-class _Topology:
-    place: int
-    size: int
-    users: int = 0
-
-
 class Table:
     """Columns of every device of the cluster, and the numbers that stand for names."""
 
@@ -89,18 +80,13 @@ class Table:
         self.columns = {name: array(code, bytes(array(code).itemsize)) for name, code in _ROW_COLUMNS.items()}
         self.node_columns = {name: array(code, bytes(array(code).itemsize)) for name, code in _NODE_COLUMNS.items()}
         self.cards: list[Card | None] = []
-        self._attach()
         self._free_ids: list[int] = []
         self._free_blocks: dict[int, list[int]] = {}
         self._rows_by_uuid: dict[DeviceUuid, tuple[int, ...]] = {}
         self._kinds: dict[_Kind, int] = {}
-        self._pairs = array("i", [0])
-        self._topologies: dict[bytes, _Topology] = {}
-        """By matrix of pair scores: nodes of one build share one."""
-        self._topology_of: dict[NodeName, bytes] = {}
-        self._free_matrices: dict[int, list[int]] = {}
-        self.rows.attach_pairs(self._pairs)
+        self.links = LinkMatrices()
         self._verdicts: dict[tuple[VendorWord, Selection, bool], bytes] = {}
+        self._attach()
 
     def put(self, name: NodeName, cards: Sequence[Card], links: Mapping[VendorWord, Links] | None = None) -> None:
         """Register a node with at least one card, all unused, in the order in which complete ties stand.
@@ -113,9 +99,12 @@ class Table:
         self.node_columns["first"][node] = first
         self.node_columns["length"][node] = len(cards)
         self.node_columns["salt"][node] = salt(name)
-        self.node_columns["links"][node] = self._connect(name, cards, links or {})
+        self.node_columns["links"][node] = self.links.connect(
+            name, [(c.vendor, c.device.uuid) for c in cards], links or {}
+        )
         for row, card in enumerate(cards, first):
             self._write(row, card)
+        self.rows.attach_pairs(self.links.pairs)
         for total in _SUMS:
             self.node_columns[f"sum_{total}"][node] = sum(self.columns[total][first : first + len(cards)])
             self.node_columns[f"sum_{total}_used"][node] = 0
@@ -129,7 +118,7 @@ class Table:
         first, length = self.node_columns["first"][node], self.node_columns["length"][node]
         for row in range(first, first + length):
             self._unlist(row)
-        self._disconnect(name)
+        self.links.disconnect(name)
         self.node_columns["length"][node] = 0
         self.names[node] = NodeName("")
         self._free_ids.append(node)
@@ -256,38 +245,6 @@ class Table:
         self.cards[row] = card
         self._rows_by_uuid[device.uuid] = (*self._rows_by_uuid.get(device.uuid, ()), row)
 
-    def _connect(self, name: NodeName, cards: Sequence[Card], links: Mapping[VendorWord, Links]) -> int:
-        """Where the matrix of the node's pair scores stands, or -1 when all are 0."""
-        matrix = _matrix(cards, links)
-        if not any(matrix):
-            return -1
-        key = matrix.tobytes()
-        if key not in self._topologies:
-            self._topologies[key] = _Topology(self._claim_matrix(matrix), len(matrix))
-        self._topologies[key].users += 1
-        self._topology_of[name] = key
-        return self._topologies[key].place
-
-    def _disconnect(self, name: NodeName) -> None:
-        key = self._topology_of.pop(name, None)
-        if key is None:
-            return
-        topology = self._topologies[key]
-        topology.users -= 1
-        if not topology.users:
-            del self._topologies[key]
-            self._free_matrices.setdefault(topology.size, []).append(topology.place)
-
-    def _claim_matrix(self, matrix: "array[int]") -> int:
-        if free := self._free_matrices.get(len(matrix)):
-            place = free.pop()
-            self._pairs[place : place + len(matrix)] = matrix
-            return place
-        place = len(self._pairs)
-        self._pairs = self._pairs + matrix
-        self.rows.attach_pairs(self._pairs)
-        return place
-
     def _unlist(self, row: int) -> None:
         card = self.cards[row]
         assert card is not None, "a node's row has no device"
@@ -361,23 +318,6 @@ def _rules(selection: Selection, rules: Rule, *, by_percent: bool, policy: CardP
         "FULL_IS_EXCLUSIVE": Rule.FULL_CORES_IS_EXCLUSIVE in rules,
     }
     return sum(NUMBERS[name] for name, holds in chosen.items() if holds)
-
-
-def _matrix(cards: Sequence[Card], links: Mapping[VendorWord, Links]) -> "array[int]":
-    """Pair scores of a node's cards, row by row; empty when there are none, or too many cards."""
-    size = len(cards)
-    matrix = array("i", bytes(4 * size * size) if links and size <= MOST_LINKED else b"")
-    position = {(card.vendor, card.device.uuid): i for i, card in enumerate(cards)} if matrix else {}
-    for vendor, table in links.items():
-        for uuid, row in table.scores:
-            left = position.get((vendor, uuid))
-            if left is None:
-                continue
-            for other, score in row:
-                right = position.get((vendor, other), left)
-                if right != left:
-                    matrix[left * size + right] = score
-    return matrix
 
 
 def _doubled(column: "array[int]", least: int) -> "array[int]":

@@ -501,15 +501,15 @@ def test_nodes_of_one_build_share_their_links() -> None:
     ledger = linked(4, LINE)
     record = ledger.node(NodeName("n"))
     assert record is not None
-    size = len(ledger.table._pairs)
+    size = len(ledger.table.links.pairs)
     for i in range(5):
         ledger.put_node(NodeRecord(name=NodeName(f"m{i}"), inventories=record.inventories))
-    assert len(ledger.table._pairs) == size
+    assert len(ledger.table.links.pairs) == size
     for i in range(5):
         ledger.drop_node(NodeName(f"m{i}"))
     ledger.drop_node(NodeName("n"))
     ledger.put_node(record)
-    assert len(ledger.table._pairs) == size
+    assert len(ledger.table.links.pairs) == size
 
 
 def test_node_policy_words() -> None:
