@@ -194,20 +194,11 @@ class Watch:
         self._ready.append(Listed(self._version, listing.round, listing.since))
 
     async def _read(self) -> None:
-        if self._stream is None:
-            self._lines = _Lines()
-            query = {
-                **self._selectors,
-                "watch": "true",
-                "resourceVersion": self._version,
-                "allowWatchBookmarks": "true",
-                "timeoutSeconds": str(WATCH_S),
-            }
-            self._stream = await self._kube.stream(self._path, query, silence_s=SILENCE_S)
-            self._opened = anyio.current_time()
         try:
             chunk = b""
             with anyio.CancelScope() as self._reading:
+                if self._stream is None:
+                    self._stream = await self._open()
                 chunk = await self._stream.read()
             if not self._version:
                 self.close()  # relist() came in between
@@ -224,6 +215,19 @@ class Watch:
             raise
         finally:
             self._reading = None
+
+    async def _open(self) -> Stream:
+        self._lines = _Lines()
+        query = {
+            **self._selectors,
+            "watch": "true",
+            "resourceVersion": self._version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_S),
+        }
+        stream = await self._kube.stream(self._path, query, silence_s=SILENCE_S)
+        self._opened = anyio.current_time()
+        return stream
 
     def _take(self, line: bytes) -> str:
         """Queue the event of one line; the version it carries."""

@@ -152,11 +152,13 @@ class Extender:
         names: tuple[NodeName, ...],
     ) -> bytes:
         self._waiting.refused(request, names)
-        text = verdicts.refused(refused.refusals)
+        # Made into values once: each look at a refusal of thousands costs as much as judging its node did.
+        refusals = dict(refused.refusals)
+        text = verdicts.refused(refusals)
         self._events.tell(subject, "FilteringFailed", text, warning=True)
         self._counters.filtered("no_fitting_node")
         log.info("pod %s: %s", request.key, text)
-        failed = {name: refusal.text for name, refusal in refused.refusals.items()}
+        failed = verdicts.texts(refusals)
         return wire.write_filter_result(node_names=None, nodes=only(call, ()), failed=failed, error="")
 
     def _invalid(self, call: FilterCall, names: tuple[NodeName, ...], subject: Subject, error: RequestError) -> bytes:

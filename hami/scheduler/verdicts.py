@@ -42,6 +42,19 @@ def refused(refusals: Mapping[NodeName, NodeRefusal]) -> str:
     return cut("; ".join([f"no available node, {len(refusals)} nodes do not meet: {reasons}", *words]))
 
 
+def texts(refusals: Mapping[NodeName, NodeRefusal]) -> dict[NodeName, str]:
+    """The wire's reason text by node; nodes refuse for few different reasons, so each text is made once."""
+    made: dict[object, str] = {}
+    found: dict[NodeName, str] = {}
+    for name, refusal in refusals.items():
+        key = refusal.devices, tuple(refusal.counts.items())
+        text = made.get(key)
+        if text is None:
+            text = made[key] = refusal.text
+        found[name] = text
+    return found
+
+
 def cut(text: str, limit: int = LONGEST) -> str:
     """`text` in at most `limit` bytes of UTF-8."""
     raw = text.encode("utf-8", "replace")

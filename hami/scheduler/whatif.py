@@ -13,6 +13,7 @@ from hami.model.names import NodeName, WireError
 from hami.model.settings import SchedulerSettings
 from hami.model.wire import extender as wire
 from hami.model.wire.extender import FilterCall, Victims
+from hami.scheduler import verdicts
 from hami.scheduler.counters import Counters
 from hami.scheduler.extender import candidates, error_answer, only
 
@@ -86,7 +87,7 @@ class WhatIf:
             exclude=request.uid,
         )
         chosen = [name for name, _ in verdict.scores] if isinstance(verdict, Placed) else []
-        failed = {name: refusal.text for name, refusal in verdict.refusals.items()}
+        failed = verdicts.texts(verdict.refusals)
         return wire.write_filter_result(node_names=chosen, nodes=only(call, chosen), failed=failed, error="")
 
     def _ledger(self, call: FilterCall, names: tuple[NodeName, ...], request: PodRequest) -> Ledger:

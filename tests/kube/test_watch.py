@@ -138,6 +138,21 @@ async def test_relist_on_request_even_in_the_middle_of_a_read(api: FakeApi, kube
     stream.close()
 
 
+async def test_relist_on_request_while_the_watch_is_being_opened(api: FakeApi, kube: Kube) -> None:
+    stream = start(kube)
+    await take(stream, 1)
+    api.fail("GET", "nodes", delay_s=0.2)
+    async with anyio.create_task_group() as tasks:
+
+        async def ask() -> None:
+            await anyio.sleep(0.05)
+            stream.relist()
+
+        tasks.start_soon(ask)
+        assert await take(stream, 1) == ["listed 2"]
+    stream.close()
+
+
 @pytest.mark.parametrize("fault", [{"status": 500}, {"status": 403}, {"drop": True}, {"status": 429}])
 async def test_failures_are_tried_again(api: FakeApi, kube: Kube, fault: Json) -> None:
     api.put("nodes", node("a"))

@@ -8,6 +8,7 @@ import pytest
 from hami.kube.client import Kube
 from tests.fakes.apiserver import FakeApi
 from tests.fakes.loop import guarded_loop
+from tests.scheduler.running import Running
 
 
 @pytest.fixture
@@ -31,3 +32,9 @@ async def api(guard: None) -> AsyncIterator[FakeApi]:
 async def kube(api: FakeApi, tmp_path: Path) -> AsyncIterator[Kube]:
     async with Kube.connect(api.kubeconfig(tmp_path)) as kube:
         yield kube
+
+
+@pytest.fixture
+def running(api: FakeApi, kube: Kube) -> Running:
+    """A scheduler not started yet: `async with running.started(...)`."""
+    return Running(api, kube)
