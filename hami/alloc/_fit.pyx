@@ -317,8 +317,8 @@ cdef class Rows:
             return self.cores[row] if 0 < self.cores[row] < 100 else 100
         return need.cores
 
-    # The checks of one card, in HAMi's order; the first that fails is the reason. Between `barred` and `closed` stands the
-    # NUMA group, between `closed` and `short_of` the quota: both depend on what the pod has picked so far.
+    # The checks of one card, in HAMi's order; the first that fails is the reason. Between `barred` and `closed` stands
+    # the NUMA group, between `closed` and `short_of` the quota: both depend on what the pod has picked so far.
 
     cdef inline int32_t barred(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil:
         if not self.flags[row] & ROW_HEALTHY:

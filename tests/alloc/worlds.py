@@ -144,7 +144,9 @@ def need(rng: Random, family: VendorWord) -> Need:
     return Need(
         vendor=family,
         count=rng.choice((1, 1, 1, 2, 2, 3, 5)),
-        memory=Percent(rng.choice((1, 25, 33, 50, 100, 100))) if rng.random() < 0.4 else Mib(rng.choice(MEMORY)),
+        memory=Percent(rng.choice((1, 25, 33, 50, 100, 100)))
+        if rng.random() < 0.4
+        else Mib(rng.choice((*MEMORY, *MEMORY, 0))),
         cores=rng.choice((0, 0, 10, 30, 50, 100)),
     )
 
