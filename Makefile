@@ -23,7 +23,7 @@ $(READY): pyproject.toml setup.py
 
 $(BUILT): $(READY) $(NATIVE_SOURCES) pyproject.toml setup.py
 	@echo "== engine, interposer and simulated driver"
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -qq --disable-pip-version-check --no-build-isolation -e .
 	@touch $@
 
 setup: $(BUILT) ## everything the other targets need, without root

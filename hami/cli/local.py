@@ -7,19 +7,18 @@ from typing import Annotated
 
 import orjson
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
+from hami.cli.simulated_machine import run as compile_description
 from hami.local import entries
 from hami.local.entries import Entry, LocalStateError
 from hami.local.run import read_ask, run, state_for
-from hami.model.machine import read_machine
 from hami.model.names import WireError
 from hami.model.settings import DEFAULT_DEVICE_CONFIG
 from hami.node.probe import ProbeError
 from hami.node.probe_nvidia import NvidiaProbe
-from hami.node.simulated import compile_state, load_nvml, native_dir
+from hami.node.simulated import NativeMissing, load_nvml, native_dir
 from hami.vendors import registry
 from hami.vendors.nvidia import NVIDIA
 
@@ -56,7 +55,7 @@ def run_command(
     except WireError as error:
         print(f"hami run: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    except (LocalStateError, ProbeError, OSError) as error:
+    except (LocalStateError, ProbeError, NativeMissing, OSError) as error:
         print(f"hami run: {error}", file=sys.stderr)
         raise typer.Exit(UNUSABLE) from None
     raise typer.Exit(code)
@@ -64,11 +63,10 @@ def run_command(
 
 def _simulated(description: Path, directory: Path) -> dict[str, str]:
     """Start (or join) the simulated machine; the environment in which programs find its driver."""
-    machine = read_machine(yaml.safe_load(description.read_text()), default_name="local")
     state = state_for(description, directory)
     with entries.locked(directory):
         if not state.exists():
-            compile_state(machine, state)
+            compile_description(description, state)
     load_nvml(state)
     libraries = str(native_dir() / "sim")
     path = ":".join(part for part in (libraries, os.environ.get("LD_LIBRARY_PATH", "")) if part)
