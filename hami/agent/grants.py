@@ -26,7 +26,7 @@ from hami.alloc import request
 from hami.alloc.request import Container
 from hami.model.claim import PodRecord, Share
 from hami.model.device import NodeRecord
-from hami.model.names import DeviceUuid, PodKey, PodUid
+from hami.model.names import DeviceUuid, PodKey, PodUid, WireError
 from hami.node.grants import Grant, Holder, State, new_id
 
 log = logging.getLogger(__name__)
@@ -269,11 +269,16 @@ class Grants:
         position = owner.container.position
         shares = decided.segments[self._wording.vendor.name][position]
         grant = replace(grant, state=State.SETTLED, shares=shares, reason="")
-        changed = await anyio.to_thread.run_sync(self._open_up, grant, _container(owner.pod, position))
+        try:
+            changed = await anyio.to_thread.run_sync(self._open_up, grant, _container(owner.pod, position))
+        except (OSError, WireError) as error:
+            # Not a refusal: the pod may have its share, and the next try may find the disk as it should be.
+            log.error("grant %s of %s cannot be written: %s", grant.id, _named(grant), error)
+            return False, f"the grant cannot be written on the node: {error}"
         self._grants[grant.id] = grant
         log.info("grant %s: settled for %s", grant.id, _named(grant))
-        granted = self._newest()
-        if all((owner.pod.uid, asking.name) in granted for asking in owner.pod.asking):
+        settled = {grant.holder.container for grant in self._standing().settled(owner.pod.uid) if grant.holder}
+        if all(asking.name in settled for asking in owner.pod.asking):
             self._assignments.succeed(owner.pod)
         return changed, ""
 

@@ -6,9 +6,10 @@ decided in `hami.agent.owner`; this module fetches, and fills the picture where 
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import anyio
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from hami.agent.checkpoint import CheckpointEntry
@@ -22,6 +23,7 @@ from hami.node.grants import Grant
 
 log = logging.getLogger(__name__)
 
+FETCH_S: Final = 3.0
 MOST_FETCHES: Final = 8
 """Pods read one by one during a call of the kubelet; more than that are unknown only when the API server is away."""
 
@@ -60,13 +62,7 @@ class Inquiry:
     async def likely(self, count: int, granted: Granted) -> Owner | None:
         """The container that is probably asking for `count` ids now."""
         listed = await self.listed()
-        fetched = 0
-        for entry in listed or ():
-            pod = self._pods.by_key(entry.key)
-            late = pod is None or pod.terminal or _looks_recreated(pod, entry, granted)
-            if late and fetched < MOST_FETCHES:
-                fetched += 1
-                await self._fetch(entry.key)
+        await self._fetch_all([entry.key for entry in listed or () if self._is_late(entry, granted)])
         found = likely_owners(listed, self._by_key(), granted, count)
         if len(found) > 1:
             log.warning("any of %s may be asking for %d ids", ", ".join(str(o.pod.key) for o in found), count)
@@ -93,19 +89,25 @@ class Inquiry:
     async def _by_checkpoint(self, grant: Grant, entry: CheckpointEntry) -> Owner | None:
         pod = self._pods.by_kubelet_uid(entry.pod_uid)
         if pod is None and grant.holder is not None:
-            await self._fetch(grant.holder.key)
+            await self._fetch_all([grant.holder.key])
             pod = self._pods.by_kubelet_uid(entry.pod_uid)
         if pod is None:
-            unknown = [p.key for p in await self.listed() or () if self._pods.by_key(p.key) is None]
-            for key in unknown[:MOST_FETCHES]:
-                await self._fetch(key)
+            await self._fetch_all([p.key for p in await self.listed() or () if self._pods.by_key(p.key) is None])
             pod = self._pods.by_kubelet_uid(entry.pod_uid)
         return _owner(pod, entry.container)
 
-    async def _fetch(self, key: PodKey) -> None:
-        document = await self._api.fetch(key)
-        if document is not None:
-            self._pods.put(document)
+    def _is_late(self, entry: ListedPod, granted: Granted) -> bool:
+        """Whether our picture of a listed pod must be older than the kubelet's."""
+        pod = self._pods.by_key(entry.key)
+        return pod is None or pod.terminal or _looks_recreated(pod, entry, granted)
+
+    async def _fetch_all(self, keys: Sequence[PodKey]) -> None:
+        """Read these pods now; a kubelet is waiting, so what the API server does not tell in time stays unknown."""
+        with anyio.move_on_after(FETCH_S):
+            for key in keys[:MOST_FETCHES]:
+                document = await self._api.fetch(key)
+                if document is not None:
+                    self._pods.put(document)
 
     def _by_key(self) -> dict[PodKey, NodePod]:
         return {pod.key: newest for pod in self._pods if (newest := self._pods.by_key(pod.key)) is not None}

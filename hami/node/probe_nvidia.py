@@ -5,6 +5,7 @@ what its refusal means. A card whose memory nobody can tell is not registered.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -90,8 +91,9 @@ class NvidiaProbe:
         return {**lost, **self._broken}
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a health event; without event support this only looks for cards that stopped answering."""
+        """Wait for a health event; where NVML reports none, for the time to pass."""
         if self._events is None:
+            time.sleep(timeout_s)
             return False
         try:
             event = pynvml.nvmlEventSetWait_v2(self._events, int(timeout_s * 1000))

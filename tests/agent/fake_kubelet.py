@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import anyio
 from grpclib.client import Channel
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.server import Server, Stream
 
 from hami.agent.checkpoint import FILE_NAME
@@ -148,9 +149,10 @@ class FakeKubelet(RegistrationBase, PodResourcesListerBase):
                     self.devices = {device.ID: device.health for device in answer.devices}
                     self.listed_changed.set()
                     self.listed_changed = anyio.Event()
-        except Exception:
+        except (OSError, GRPCError, StreamTerminatedError):
+            # The plug-in has gone: a kubelet counts its devices as unhealthy until one registers again.
             if channel is self._channel:
-                raise
+                self.devices = {}
 
     async def _allocate(self, pod: Json, container: Json, count: int) -> None:
         name = pod["metadata"]["name"]

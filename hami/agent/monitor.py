@@ -1,0 +1,241 @@
+"""Looking at every granted container's region: reap the dead, judge who waits and who shares, remember for metrics.
+
+The verdicts are `hami.alloc.feedback`'s; a region's words are changed by its own C code only. One look reads about
+twenty regions in a millisecond, so it runs five times a second: a newcomer on a device is noticed at the next look.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import anyio
+
+from hami.agent.regions import RegionFiles, RegionView
+from hami.alloc.feedback import ContainerUse, feedback
+from hami.model.device import NodeInventory
+from hami.model.names import DeviceUuid, NodeName, PodKey
+from hami.node.grants import Grant, State
+from hami.node.probe import ProbeError
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 0.2
+REAP_EVERY_S: Final = 1.0
+HOSTS_EVERY_S: Final = 5.0
+HOST_PREFIX: Final = "NVIDIA-"
+"""HAMi's monitor puts this before the product name, even where that begins with NVIDIA."""
+
+
+class HostProbe(Protocol):
+    """What the monitor asks the driver."""
+
+    def inventory(self) -> NodeInventory: ...
+
+    def usage(self) -> Mapping[DeviceUuid, tuple[int, int, int]]:
+        """Bytes used, percent busy, percent of time memory was busy; -1 where it cannot be told."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostDevice:
+    """One card as the driver shows it; None where it cannot tell."""
+
+    node: NodeName
+    index: int
+    uuid: DeviceUuid
+    kind: str
+    memory_used_bytes: int | None
+    busy_percent: int | None
+    memory_busy_percent: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerDevice:
+    """One device of one container as its region shows it."""
+
+    key: PodKey
+    container: str
+    index: int
+    uuid: DeviceUuid
+    limit_bytes: int
+    used_bytes: int
+    context_bytes: int
+    module_bytes: int
+    buffer_bytes: int
+    busy_percent: float
+    """Of the device's time between the last two looks a second apart, 0 to 100."""
+    idle_s: float | None
+    throttled_s: float
+    refused: int
+    blocked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What was seen, and when (monotonic seconds)."""
+
+    monotonic_s: float
+    hosts: tuple[HostDevice, ...] = ()
+    containers: tuple[ContainerDevice, ...] = ()
+    errors: int = 0
+    """Regions that could not be read, since the start."""
+
+
+@dataclass(slots=True)
+class _Activity:
+    """What one container has done until the last look."""
+
+    launches: int
+    active_s: float | None
+    """Monotonic time at which launches were last seen to have grown; None = never."""
+    busy_ns: dict[DeviceUuid, int]
+    busy_since_s: float
+    busy_percent: dict[DeviceUuid, float]
+
+
+class Monitor:
+    """The looks, one after another."""
+
+    def __init__(
+        self,
+        regions: RegionFiles,
+        grants: Callable[[], Sequence[Grant]],
+        probe: HostProbe,
+        node: NodeName,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._regions = regions
+        self._grants = grants
+        self._probe = probe
+        self._node = node
+        self._clock = clock
+        self._activity: dict[str, _Activity] = {}
+        self._reaped_s = float("-inf")
+        self._errors = 0
+        self.look = Look(monotonic_s=clock())
+
+    async def run(self) -> None:
+        """Look for ever."""
+        hosts: tuple[HostDevice, ...] = ()
+        hosts_s = float("-inf")
+        while True:
+            if self._clock() - hosts_s >= HOSTS_EVERY_S:
+                hosts_s = self._clock()
+                try:
+                    hosts = await anyio.to_thread.run_sync(self.see_hosts)
+                except ProbeError as error:
+                    log.warning("the driver cannot be asked: %s", error)
+                    hosts = ()
+            self.see(hosts)
+            await anyio.sleep(LOOK_EVERY_S)
+
+    def see(self, hosts: tuple[HostDevice, ...] = ()) -> None:
+        """One look at every settled grant's region, and what follows from it."""
+        now = self._clock()
+        reap = now - self._reaped_s >= REAP_EVERY_S
+        if reap:
+            self._reaped_s = now
+        views: dict[str, tuple[Grant, RegionView]] = {}
+        for grant in self._grants():
+            if grant.state is not State.SETTLED:
+                continue
+            try:
+                view = self._regions.view(grant.id, reap=reap)
+            except OSError as error:
+                self._errors += 1
+                log.warning("the region of grant %s cannot be read: %s", grant.id, error)
+                continue
+            if view is not None:
+                views[grant.id] = grant, view
+        self._activity = {
+            grant_id: self._follow(self._activity.get(grant_id), view, now) for grant_id, (_, view) in views.items()
+        }
+        self._judge(views, now)
+        self.look = Look(
+            monotonic_s=now,
+            hosts=hosts,
+            containers=tuple(
+                device
+                for grant_id, (grant, view) in views.items()
+                for device in _devices(grant, view, self._activity[grant_id], now)
+            ),
+            errors=self._errors,
+        )
+
+    def see_hosts(self) -> tuple[HostDevice, ...]:
+        """The cards by the driver. Raises ProbeError."""
+        usage = self._probe.usage()
+        return tuple(
+            HostDevice(
+                node=self._node,
+                index=device.index,
+                uuid=device.uuid,
+                kind=device.model if device.model.startswith(HOST_PREFIX) else HOST_PREFIX + device.model,
+                memory_used_bytes=_told(usage.get(device.uuid, (-1, -1, -1))[0]),
+                busy_percent=_told(usage.get(device.uuid, (-1, -1, -1))[1]),
+                memory_busy_percent=_told(usage.get(device.uuid, (-1, -1, -1))[2]),
+            )
+            for device in self._probe.inventory().devices
+        )
+
+    def _follow(self, before: _Activity | None, view: RegionView, now: float) -> _Activity:
+        launches = sum(device.launches for device in view.devices)
+        busy_ns = {device.uuid: device.charged_ns for device in view.devices}
+        if before is None:
+            # An agent that starts again sees old counters: only what grows from now on is activity.
+            return _Activity(launches, None, busy_ns, now, dict.fromkeys(busy_ns, 0.0))
+        active_s = now if launches > before.launches else before.active_s
+        span_s = now - before.busy_since_s
+        if span_s < REAP_EVERY_S:
+            return _Activity(launches, active_s, before.busy_ns, before.busy_since_s, before.busy_percent)
+        percent = {
+            uuid: min(100.0, max(0.0, (ns - before.busy_ns.get(uuid, ns)) / (span_s * 1e7)))
+            for uuid, ns in busy_ns.items()
+        }
+        return _Activity(launches, active_s, busy_ns, now, percent)
+
+    def _judge(self, views: Mapping[str, tuple[Grant, RegionView]], now: float) -> None:
+        """Set every region's switches by how its devices are used."""
+        uses = []
+        for grant_id, (_, view) in views.items():
+            active_s = self._activity[grant_id].active_s
+            uses.append(
+                ContainerUse(
+                    id=grant_id,
+                    devices=frozenset(device.uuid for device in view.devices),
+                    priority=view.priority,
+                    idle_s=None if active_s is None else now - active_s,
+                )
+            )
+        for verdict in feedback(uses):
+            self._regions.apply(verdict)
+
+
+def _devices(grant: Grant, view: RegionView, activity: _Activity, now: float) -> list[ContainerDevice]:
+    if grant.holder is None:
+        return []
+    return [
+        ContainerDevice(
+            key=grant.holder.key,
+            container=grant.holder.container,
+            index=index,
+            uuid=device.uuid,
+            limit_bytes=device.limit_bytes,
+            used_bytes=device.used_bytes,
+            context_bytes=device.context_bytes,
+            module_bytes=device.module_bytes,
+            buffer_bytes=max(0, device.used_bytes - device.context_bytes - device.module_bytes),
+            busy_percent=activity.busy_percent.get(device.uuid, 0.0),
+            idle_s=view.idle_s,
+            throttled_s=device.waited_ns / 1e9,
+            refused=device.refused,
+            blocked=view.blocked,
+        )
+        for index, device in enumerate(view.devices)
+    ]
+
+
+def _told(value: int) -> int | None:
+    return None if value < 0 else value

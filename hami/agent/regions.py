@@ -1,0 +1,162 @@
+"""The shared regions of this node's grants, kept open while their grants last.
+
+Made when a grant is settled, so that limits and metrics exist before the first process; read by the monitor. Every word
+of a region is changed by the interposer's own C code.
+"""
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final, Self
+
+from hami.alloc.feedback import Feedback
+from hami.model.names import DeviceUuid
+from hami.node._region import Region
+from hami.node.grants import Grant, GrantStore
+
+MIB: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceView:
+    """One device of one container."""
+
+    uuid: DeviceUuid
+    limit_bytes: int
+    """0 = no limit."""
+    used_bytes: int
+    context_bytes: int
+    module_bytes: int
+    launches: int
+    charged_ns: int
+    """Device time obtained since the region exists."""
+    waited_ns: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionView:
+    """One container's region at one moment."""
+
+    devices: tuple[DeviceView, ...]
+    processes: int
+    priority: int
+    blocked: bool
+    idle_s: float | None
+    """Seconds since the last launch; None before the first."""
+
+
+class RegionFiles:
+    """Open regions by grant id. Safe to call from several threads: grants are opened up in a worker thread."""
+
+    def __init__(self, store: GrantStore) -> None:
+        self._store = store
+        self._open: dict[str, Region] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            for region in self._open.values():
+                region.close()
+            self._open.clear()
+
+    def ensure(self, grant: Grant, priority: int) -> None:
+        """Have a region with the grant's devices and limits; one with live processes is never made anew."""
+        uuids = [str(share.uuid) for share in grant.shares]
+        limits = [share.memory_mib * MIB for share in grant.shares]
+        cores = [share.cores for share in grant.shares]
+        path = self._store.region(grant.id)
+        with self._lock:
+            region = self._region(grant.id)
+            if region is not None and [device.uuid for device in region.snapshot().devices] == uuids:
+                for i, (limit, percent) in enumerate(zip(limits, cores, strict=True)):
+                    region.set_limit(i, limit, percent)
+                region.set_priority(priority)
+                return
+            if region is not None:
+                self._close(grant.id)
+                path.unlink(missing_ok=True)
+            # A reboot may have taken the directory's content, not the record.
+            path.parent.mkdir(mode=0o777, exist_ok=True)
+            path.parent.chmod(0o777)
+            self._open[grant.id] = Region.create(path, uuids, limits, cores, priority=priority)
+
+    def alive(self, grant_id: str) -> bool:
+        """Whether a process of the grant's container still runs; the dead are reaped on the way."""
+        with self._lock:
+            region = self._region(grant_id)
+            if region is None:
+                return False
+            region.reap()
+            return bool(region.snapshot().slots)
+
+    def close(self, grant_id: str) -> None:
+        """Let go of a region that is about to be deleted."""
+        with self._lock:
+            self._close(grant_id)
+
+    def view(self, grant_id: str, *, reap: bool) -> RegionView | None:
+        """The region as it is now, after the dead were reaped if asked; None before it was made.
+
+        Raises OSError for a file that is no region.
+        """
+        with self._lock:
+            region = self._region(grant_id)
+            if region is None:
+                return None
+            if reap:
+                region.reap()
+            return _view(region)
+
+    def apply(self, verdict: Feedback) -> None:
+        """Set one region's switches."""
+        with self._lock:
+            region = self._open.get(verdict.id)
+            if region is None:
+                return
+            region.set_sharing(verdict.sharing)
+            if verdict.blocked:
+                region.block()
+            else:
+                region.unblock()
+
+    def _region(self, grant_id: str) -> Region | None:
+        if grant_id not in self._open:
+            path = self._store.region(grant_id)
+            if not path.exists():
+                return None
+            self._open[grant_id] = Region.open(path)
+        return self._open[grant_id]
+
+    def _close(self, grant_id: str) -> None:
+        region = self._open.pop(grant_id, None)
+        if region is not None:
+            region.close()
+
+
+def _view(region: Region) -> RegionView:
+    snapshot = region.snapshot()
+    last = snapshot.last_kernel_unix
+    return RegionView(
+        devices=tuple(
+            DeviceView(
+                uuid=DeviceUuid(device.uuid),
+                limit_bytes=device.limit_bytes,
+                used_bytes=device.used_bytes,
+                context_bytes=sum(slot.memory[i].context_bytes for slot in snapshot.slots),
+                module_bytes=sum(slot.memory[i].module_bytes for slot in snapshot.slots),
+                launches=device.launches,
+                charged_ns=device.charged_ns,
+                waited_ns=device.waited_ns,
+                refused=device.refused,
+            )
+            for i, device in enumerate(snapshot.devices)
+        ),
+        processes=len(snapshot.slots),
+        priority=snapshot.priority,
+        blocked=snapshot.blocked,
+        idle_s=max(0.0, time.time() - last) if last else None,
+    )

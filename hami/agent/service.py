@@ -1,0 +1,254 @@
+"""The agent as one task group: probe, announce, serve the kubelet, settle, monitor; leaving the block is the shutdown.
+
+Parts meet only here. A failure of the outside (API server, kubelet, driver) is waited out by the part it concerns; a
+bug ends the process, which starts again and takes its grants over from disk.
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import anyio
+
+from hami.agent import metrics
+from hami.agent.announce import Announcement, Announcer
+from hami.agent.answer import NO_ADDITIONS, Additions, Strategy, Wording
+from hami.agent.assignments import Assignments
+from hami.agent.checkpoint import FILE_NAME, read_checkpoint_file
+from hami.agent.grants import Grants
+from hami.agent.inquiry import Inquiry
+from hami.agent.kubelet import stay_registered
+from hami.agent.monitor import Monitor
+from hami.agent.plugin import DeviceList, DevicePlugin
+from hami.agent.podresources import PodResources
+from hami.agent.pods import NodePods
+from hami.agent.regions import RegionFiles
+from hami.agent.writes import PodWriter
+from hami.kube.client import Kube
+from hami.kube.resources import PODS
+from hami.kube.watch import Deleted, Listed, watch
+from hami.model.device import NodeInventory, NodeRecord
+from hami.model.names import NodeName, PodUid
+from hami.model.settings import DeviceConfig, NodeOverrides, apply_node_overrides
+from hami.model.vendor import Vendor
+from hami.node.grants import GrantStore
+from hami.node.installed import HookTree
+from hami.node.notify import DirectoryWatch
+from hami.node.probe import ProbeError
+from hami.node.probe_nvidia import NvidiaProbe
+from hami.vendors import registry
+from hami.vendors.nvidia import NVIDIA
+
+log = logging.getLogger(__name__)
+
+ENDPOINT: Final = "hami-nvidia.sock"
+PROBE_EVERY_S: Final = 5.0
+EVENT_WAIT_S: Final = 1.0
+"""How long one wait for a driver event lasts: a shutdown waits no longer than this."""
+SWEEP_EVERY_S: Final = 5.0
+RECHECK_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """All that the agent is told."""
+
+    node: NodeName
+    kubeconfig: str | None
+    role: Literal["both", "plugin", "monitor"] = "both"
+    config: DeviceConfig
+    overrides: NodeOverrides
+    tree: HookTree
+    library: Path
+    """The installed library that grants mount."""
+    device_plugin_dir: Path
+    pod_resources_socket: Path
+    strategy: Strategy = "cdi"
+    cdi_dir: Path
+    inventory_format: Literal["json", "colon"] = "json"
+    additions: Additions = NO_ADDITIONS
+    """With a simulated driver, what its runtime would add to containers."""
+    simulated: bool = False
+    legacy_metrics: bool = False
+    metrics_bind: tuple[str, int] | None = ("", 9394)
+
+
+_Task = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
+"""A named task of the service."""
+
+
+async def run(settings: AgentSettings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError for an unusable kubeconfig, ProbeError without a driver."""
+    # Everything that may be unusable is entered before the task group, so that its error comes out as it is.
+    with NvidiaProbe(settings.config.nvidia, settings.overrides, sysfs=_sysfs(settings)) as probe:
+        async with AsyncExitStack() as stack:
+            store = GrantStore(settings.tree, settings.cdi_dir if settings.strategy == "cdi" else None)
+            regions = stack.enter_context(RegionFiles(store))
+            work: list[_Task] = []
+            if settings.role == "monitor":
+                monitor = Monitor(regions, lambda: tuple(store.load().values()), probe, settings.node)
+            else:
+                kube = await stack.enter_async_context(Kube.connect(settings.kubeconfig))
+                podlist = PodResources(settings.pod_resources_socket, _vendor(settings).resources.count)
+                stack.callback(podlist.close)
+                grants, work = _plugin(settings, probe, store, regions, kube, podlist)
+                monitor = Monitor(regions, lambda: grants.grants, probe, settings.node)
+            if settings.role != "plugin":
+                work.append(("monitor", monitor.run))
+                if settings.metrics_bind is not None:
+                    serving = metrics.serve(
+                        monitor, settings.metrics_bind, simulated=settings.simulated, legacy=settings.legacy_metrics
+                    )
+                    await stack.enter_async_context(serving)
+            async with anyio.create_task_group() as tasks:
+                for name, task in work:
+                    tasks.start_soon(task, name=name)
+                await _signal()
+                tasks.cancel_scope.cancel()
+
+
+def _plugin(
+    settings: AgentSettings,
+    probe: NvidiaProbe,
+    store: GrantStore,
+    regions: RegionFiles,
+    kube: Kube,
+    podlist: PodResources,
+) -> tuple[Grants, list[_Task]]:
+    """What serves the kubelet and the API server: the grants, and the tasks that keep them true."""
+    known, vendor = registry(settings.config), _vendor(settings)
+    resource = vendor.resources.count
+    nvidia = apply_node_overrides(settings.config.nvidia, settings.overrides)
+    pods = NodePods(known, vendor)
+    writer = PodWriter(kube, settings.node, time.time)
+    announcer = Announcer(kube, settings.node, time.time)
+    devices = DeviceList()
+    inventory: list[NodeInventory] = []
+    pods_listed = anyio.Event()
+
+    def node() -> NodeRecord | None:
+        if not inventory:
+            return None
+        own = frozenset({vendor.name})
+        return NodeRecord(name=settings.node, inventories=(inventory[0],), cordoned=announcer.cordoned, own_agent=own)
+
+    def found(now: NodeInventory) -> None:
+        inventory[:] = [now]
+        devices.set(now.devices)
+        announcer.say(
+            Announcement(inventory=now, vendor=vendor, devices=settings.strategy, form=settings.inventory_format)
+        )
+
+    grants = Grants(
+        Wording(
+            store=store,
+            vendor=vendor,
+            nvidia=nvidia,
+            library=settings.library,
+            strategy=settings.strategy,
+            additions=settings.additions,
+        ),
+        pods,
+        Inquiry(pods, podlist, lambda: read_checkpoint_file(settings.device_plugin_dir, resource), writer),
+        Assignments(pods, vendor, known, settings.node, writer, time.time),
+        regions,
+        node,
+        time.time,
+    )
+    grants.load()
+    plugin = DevicePlugin(grants, devices, numa=nvidia.enable_numa_topology, observe=metrics.count_answer)
+    serve = partial(
+        stay_registered,
+        plugin,
+        settings.device_plugin_dir,
+        endpoint=ENDPOINT,
+        resource=resource,
+        registered=metrics.note_registered,
+    )
+    return grants, [
+        ("pods", partial(_follow_pods, kube, settings.node, pods, grants, pods_listed)),
+        ("node", announcer.follow),
+        ("announce", announcer.run),
+        ("writes", writer.run),
+        ("probe", partial(_probe, probe, found)),
+        ("settle", partial(_settle, settings.device_plugin_dir, grants)),
+        ("sweep", partial(_sweep, grants, pods_listed)),
+        ("kubelet", serve),
+    ]
+
+
+async def _signal() -> None:
+    """Until the process is asked to stop."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for received in signals:
+            log.info("%s: stopping", received.name)
+            return
+
+
+async def _follow_pods(kube: Kube, node: NodeName, pods: NodePods, grants: Grants, listed: anyio.Event) -> None:
+    """Fold the node's pods, for ever; `listed` is set when all have been seen."""
+    async for event in watch(kube, PODS, field_selector=f"spec.nodeName={node}"):
+        match event:
+            case Listed():
+                log.info("the pods of node %s are listed", node)
+                listed.set()
+            case Deleted(document):
+                pods.drop(PodUid(str(document.get("metadata", {}).get("uid") or "")))
+            case _:
+                pod = pods.put(event.object)
+                if pod is not None:
+                    grants.observe(pod)
+
+
+async def _probe(probe: NvidiaProbe, found: Callable[[NodeInventory], None]) -> None:
+    """Ask the driver every few seconds, and at once after an event."""
+    while True:
+        try:
+            found(await anyio.to_thread.run_sync(probe.inventory))
+            until = anyio.current_time() + PROBE_EVERY_S
+            while anyio.current_time() < until:
+                if await anyio.to_thread.run_sync(probe.wait, EVENT_WAIT_S, abandon_on_cancel=True):
+                    break
+        except ProbeError as error:
+            log.error("the driver cannot be asked: %s", error)
+            await anyio.sleep(PROBE_EVERY_S)
+
+
+async def _settle(directory: Path, grants: Grants) -> None:
+    """Settle whenever the kubelet has written its checkpoint."""
+    path = anyio.Path(directory / FILE_NAME)
+    seen: tuple[int, int] | None = None
+    with DirectoryWatch(directory) as changes:
+        while True:
+            try:
+                stat = await path.stat()
+                now = stat.st_ino, stat.st_mtime_ns
+            except FileNotFoundError:
+                now = None
+            if now != seen:
+                seen = now
+                await grants.settle_confirmed()
+            else:
+                await changes.wait(RECHECK_S)
+
+
+async def _sweep(grants: Grants, pods_listed: anyio.Event) -> None:
+    """Remove what is over; not before all pods were seen, because a starting kubelet lists none."""
+    await pods_listed.wait()
+    while True:
+        await anyio.sleep(SWEEP_EVERY_S)
+        await grants.sweep()
+
+
+def _vendor(settings: AgentSettings) -> Vendor:
+    return registry(settings.config)[NVIDIA.name]
+
+
+def _sysfs(settings: AgentSettings) -> Path | None:
+    return None if settings.simulated else Path("/sys")

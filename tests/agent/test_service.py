@@ -1,0 +1,194 @@
+"""`hami agent` as a process of its own, on a simulated machine, beside a fake kubelet and a scripted API server."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import anyio
+import pytest
+
+from hami.model.wire.grant import read_grant
+from hami.model.wire.node import read_inventory
+from tests.agent.conftest import NODE, container, pod
+from tests.agent.fake_kubelet import FakeKubelet, Json
+from tests.fakes.apiserver import FakeApi
+from tests.fakes.loop import guarded_loop
+
+pytestmark = pytest.mark.anyio
+
+REGISTER = "hami.io/node-nvidia-register"
+MACHINE = """
+devices:
+- {model: NVIDIA A100-SXM4-40GB, count: 2, numa: [0, 1]}
+links: {nvlink: none}
+"""
+
+
+@dataclass
+class AgentProcess:
+    """How to start the agent under test."""
+
+    root: Path
+    api: FakeApi
+    kubelet: FakeKubelet
+    port: int
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @contextmanager
+    def started(self, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+        arguments = [
+            f"--node-name={NODE}",
+            f"--kubeconfig={self.api.kubeconfig(self.root)}",
+            f"--device-plugin-dir={self.kubelet.directory}",
+            f"--pod-resources-socket={self.kubelet.pod_resources}",
+            f"--cdi-dir={self.root / 'cdi'}",
+            f"--hook-path={self.root / 'hook'}",
+            f"--simulate={self.root / 'machine.yaml'}",
+            f"--metrics-bind-address=127.0.0.1:{self.port}",
+            *flags,
+        ]
+        environment = {key: value for key, value in os.environ.items() if key not in {"HAMI_SIM_STATE", "KUBECONFIG"}}
+        process = subprocess.Popen([sys.executable, "-m", "hami", "agent", *arguments], env=environment)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    async def registered(self) -> None:
+        await until(lambda: self.kubelet.registered.is_set() and bool(self.kubelet.devices), 30)
+
+    def granted(self, name: str) -> list[tuple[str, int, int]]:
+        answer = self.kubelet.answers[name, "main"]
+        etc = next(mount.host_path for mount in answer.mounts if mount.container_path == "/etc/hami")
+        return [(d.uuid, d.memory_mib, d.cores) for d in read_grant(Path(etc, "grant").read_text()).devices]
+
+
+async def until(condition: Callable[[], bool], within_s: float = 10) -> None:
+    with anyio.fail_after(within_s):
+        while not condition():  # noqa: ASYNC110 - another process brings it about
+            await anyio.sleep(0.02)
+
+
+@pytest.fixture
+async def agent(tmp_path: Path, unused_port: int) -> AsyncIterator[AgentProcess]:
+    (tmp_path / "machine.yaml").write_text(MACHINE)
+    async with guarded_loop(), FakeApi.serving() as api, FakeKubelet.running(tmp_path) as kubelet:
+        api.put("nodes", {"metadata": {"name": NODE}})
+        yield AgentProcess(tmp_path, api, kubelet, unused_port)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def run(agent: AgentProcess, document: Json) -> None:
+    await agent.kubelet.admit(document)
+    await agent.kubelet.start_container(document, "main")
+
+
+def notes(api: FakeApi, name: str) -> dict[str, str]:
+    found: dict[str, str] = api.get("pods", name, "default")["metadata"].get("annotations", {})
+    return found
+
+
+async def test_from_registration_to_a_grant_and_its_metrics(agent: AgentProcess) -> None:
+    with agent.started() as process:
+        await agent.registered()
+        annotations = agent.api.get("nodes", NODE)["metadata"]["annotations"]
+        devices = read_inventory(annotations[REGISTER], REGISTER)
+        assert [(d.index, d.memory_mib, d.numa, d.model) for d in devices] == [
+            (0, 40960, 0, "NVIDIA A100-SXM4-40GB"),
+            (1, 40960, 1, "NVIDIA A100-SXM4-40GB"),
+        ]
+        assert annotations["hami.io/agent-protocol"] == "1;families=NVIDIA;devices=cdi"
+        assert len(agent.kubelet.devices) == 20
+        document = agent.api.put("pods", pod("a", assigned=f"{devices[1].uuid},NVIDIA,3000,30:;"))
+        await run(agent, document)
+        assert agent.granted("a") == [(devices[1].uuid, 3000, 30)]
+        mounts = {mount.container_path: mount for mount in agent.kubelet.answers["a", "main"].mounts}
+        inside = agent.kubelet.answers["a", "main"].envs["HAMI_SIM_STATE"]
+        assert not mounts[inside].read_only
+        for mount in mounts.values():
+            assert os.path.exists(mount.host_path), mount  # noqa: ASYNC240 - a test may wait for its disk
+        await until(lambda: notes(agent.api, "a")["hami.io/bind-phase"] == "success")
+        assert len(agent.api.asked("PATCH", "pods/a")) == 1
+        text = ""
+        async with aiohttp.ClientSession() as session:
+            with anyio.fail_after(10):
+                while "hami_vgpu_memory_limit_bytes{" not in text:
+                    async with session.get(f"http://127.0.0.1:{agent.port}/metrics") as answer:
+                        text = await answer.text()
+        labels = f'container="main",device_uuid="{devices[1].uuid}",namespace="default",pod="a",vdevice_index="0"'
+        assert f'hami_vgpu_memory_limit_bytes{{{labels},zone="vGPU"}} 3.145728e+09' in text
+        assert 'simulated="true"' in text
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+async def test_a_killed_agent_is_followed_by_one_that_knows(agent: AgentProcess) -> None:
+    with agent.started():
+        await agent.registered()
+        devices = sorted({i.rpartition("-")[0] for i in agent.kubelet.devices})
+        first = agent.api.put(
+            "pods", pod("first", container("main", memory=30000), assigned=f"{devices[0]},NVIDIA,30000,30:;")
+        )
+        await run(agent, first)
+        second = agent.api.put("pods", pod("second", assigned=f"{devices[1]},NVIDIA,3000,30:;"))
+        agent.kubelet.writes_checkpoint = False
+        await agent.kubelet.admit(second)
+    agent.kubelet.registered = anyio.Event()
+    with agent.started():
+        await agent.registered()
+        agent.kubelet.write_checkpoint()
+        await agent.kubelet.start_container(second, "main")
+        await agent.kubelet.start_container(first, "main")
+        assert agent.granted("second") == [(devices[1], 3000, 30)]
+        assert agent.granted("first") == [(devices[0], 30000, 30)]
+
+
+async def test_a_restarted_kubelet_meets_a_registered_agent(agent: AgentProcess) -> None:
+    with agent.started():
+        await agent.registered()
+        for _ in range(3):
+            await agent.kubelet.restart()
+            started = anyio.current_time()
+            await until(agent.kubelet.registered.is_set)
+            assert anyio.current_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--simulate=/nowhere"], "/nowhere"),
+        (["--hook-path=relative"], "hook path must be absolute"),
+        (["--devices=magic"], "--devices: expected one of"),
+        (["--role=cook"], "--role"),
+        (["--inventory-format=xml"], "--inventory-format"),
+        (["--metrics-bind-address=here"], "--metrics-bind-address"),
+        (["--kubeconfig=/nowhere"], "/nowhere"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+async def test_what_cannot_be_meant_is_said_and_ends(agent: AgentProcess, flags: list[str], words: str) -> None:
+    arguments = [
+        f"--node-name={NODE}",
+        f"--hook-path={agent.root / 'hook'}",
+        f"--simulate={agent.root / 'machine.yaml'}",
+    ]
+    done = await anyio.run_process([sys.executable, "-m", "hami", "agent", *arguments, *flags], check=False)
+    assert done.returncode in {2, 69}
+    assert words in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
