@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 LONGEST_S = 0.5
@@ -37,6 +37,13 @@ async def guarded_loop() -> AsyncIterator[None]:
     finally:
         heart.cancel()
         await asyncio.gather(heart, return_exceptions=True)
+
+
+async def eventually(true: Callable[[], bool], within_s: float = 5.0) -> None:
+    """Wait until something is true, or fail after `within_s`."""
+    async with asyncio.timeout(within_s):
+        while not true():  # noqa: ASYNC110 -- what is waited for has no event of its own
+            await asyncio.sleep(0.005)
 
 
 def _of_the_runner(task: asyncio.Task[object]) -> bool:

@@ -10,6 +10,7 @@ from hami.kube.client import Kube
 from hami.kube.resources import NODES, PODS, Resource
 from hami.kube.watch import Added, Deleted, Listed, Modified, Watch
 from tests.fakes.apiserver import FakeApi, Json
+from tests.fakes.loop import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -29,8 +30,7 @@ def start(kube: Kube, resource: Resource = NODES, *, field_selector: str | None 
 
 async def watching(api: FakeApi, count: int) -> None:
     """Wait until the server has been asked for its `count`-th watch and has it open."""
-    while len([r for r in api.requests if "watch" in r.query]) < count:  # noqa: ASYNC110 -- the fake has no event
-        await anyio.sleep(0.005)
+    await eventually(lambda: len([r for r in api.requests if "watch" in r.query]) >= count)
     await anyio.sleep(0.02)
 
 

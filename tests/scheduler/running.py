@@ -13,6 +13,7 @@ from hami.scheduler.http import Address
 from hami.scheduler.service import Bound, Options, Scheduler
 from hami.vendors import registry
 from tests.fakes.apiserver import FakeApi, Json
+from tests.fakes.loop import eventually
 
 LOOPBACK = Address("127.0.0.1", 0)
 
@@ -52,9 +53,7 @@ class Running:
 
     async def until(self, true: Callable[[], bool], within_s: float = 5.0) -> None:
         """Wait until something about the service is true."""
-        with anyio.fail_after(within_s):
-            while not true():  # noqa: ASYNC110 -- what is waited for has no event of its own
-                await anyio.sleep(0.005)
+        await eventually(true, within_s)
 
     async def ask(self, path: str, body: Json, address: Address | None = None) -> Json:
         """POST to the service and decode the answer."""
