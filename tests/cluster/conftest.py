@@ -77,15 +77,20 @@ def audit(cluster: Cluster) -> Audit:
 
 @pytest.fixture
 def space(cluster: Cluster, services: Services, request: pytest.FixtureRequest) -> Iterator[Namespace]:
-    """An empty namespace on a cluster whose devices are all free; a failed test shows what happened in it."""
+    """An empty namespace on a cluster whose devices are all free; a failed test shows what happened in it.
+
+    A service that has ended unasked fails the test in which it did, and runs again for the next.
+    """
     namespace = Namespace(cluster.api, unique("t"))
     namespace.open()
     yield namespace
-    if request.node.stash.get(_FAILED, False):
+    ended = services.revive()
+    if ended or request.node.stash.get(_FAILED, False):
         print(namespace.report())
         for name in (SCHEDULER, AGENT):
             print(f"===== end of the log of {name}\n{cluster.processes.tail(name, 60)}")
     namespace.close()
+    assert not ended, f"{' and '.join(ended)} ended during the test"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

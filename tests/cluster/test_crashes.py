@@ -1,5 +1,6 @@
 """The scheduler, the agent and the kubelet die in a burst and come back: nothing is lost or given twice."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -112,8 +113,9 @@ def _survives(
     try:
         eventually("three replicas run", lambda: len(running()) >= 3, 60, 0.05)
         crash()
+        crashed = time.time()
         restart()
-        services.wait_devices()
+        services.wait_devices(since=crashed)
         eventually(f"{BURST} replicas run", lambda: len(running()) == BURST, 120)
         for name in running():
             assert_sees_its_own(space, space.get(name))

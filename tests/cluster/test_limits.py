@@ -6,7 +6,7 @@ import json
 from tests.cluster.audit import Audit
 from tests.cluster.harness.api import Api
 from tests.cluster.harness.cluster import Cluster
-from tests.cluster.harness.layout import DEVICE_PLUGINS, NODE
+from tests.cluster.harness.layout import CHECKPOINT, NODE
 from tests.cluster.harness.services import AGENT, SCHEDULER, SCHEDULER_NAME, Services
 from tests.cluster.harness.waiting import eventually
 from tests.cluster.nodes import cards
@@ -45,7 +45,7 @@ def test_from_request_to_limit(space: Namespace, api: Api, cluster: Cluster, ser
 
     # The kubelet has given it one slot of that device by the agent's answer.
     eventually("phase success", lambda: _annotation(space, "hami.io/bind-phase") == "success", 10)
-    checkpoint = json.loads((DEVICE_PLUGINS / "kubelet_internal_checkpoint").read_bytes())
+    checkpoint = json.loads(CHECKPOINT.read_bytes())
     entries = [e for e in checkpoint["Data"]["PodDeviceEntries"] if e["PodUID"] == document["metadata"]["uid"]]
     assert [entry["ResourceName"] for entry in entries] == ["nvidia.com/gpu"]
     assert b"/vgpu/grants/" in base64.b64decode(entries[0]["AllocResp"])
@@ -63,13 +63,12 @@ def test_from_request_to_limit(space: Namespace, api: Api, cluster: Cluster, ser
     assert 0.27 <= share <= 0.33, f"{share:.1%} of the device's time beside a greedy neighbour"
 
 
-def test_a_context_counts_within_the_limit(space: Namespace) -> None:
+def test_the_whole_limit_is_the_programs_own(space: Namespace) -> None:
+    # On the T4s a context takes 300 MiB of the device. It is shown as used, but what was asked can all be allocated.
     annotations = {"nvidia.com/use-gputype": "T4"}
-    body = pod("share", container("main", "gpuprobe alloc 3001", gpu=1, gpumem=3000), annotations=annotations)
-    space.finish(body)
+    space.finish(pod("share", container("main", "gpuprobe alloc 3001", gpu=1, gpumem=3000), annotations=annotations))
     alloc = report_of(space.results("share"), "alloc")
-    assert alloc["result"] == "CUDA_ERROR_OUT_OF_MEMORY"
-    assert 2600 <= alloc["got_mib"] <= 2700, "a context takes 300 MiB of its own"
+    assert (alloc["got_mib"], alloc["result"]) == (3000, "CUDA_ERROR_OUT_OF_MEMORY")
 
 
 def test_limits_hold_for_a_child_without_the_environment(space: Namespace) -> None:

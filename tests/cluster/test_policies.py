@@ -71,7 +71,7 @@ def test_a_count_alone_is_a_whole_device_and_alone_on_it(space: Namespace, a100s
     pin = {USE_UUID: a100s[0].uuid}
     (whole,) = placed(space, "whole", pin, gpu=1)
     assert (whole.uuid, whole.memory_mib, whole.cores) == (a100s[0].uuid, a100s[0].memory_mib, 100)
-    assert "1/6 Card" in refused(space, "second", pin, gpu=1, gpumem=100)
+    assert "1 device short of memory" in refused(space, "second", pin, gpu=1, gpumem=100)
 
 
 def test_exclusive_by_all_cores(space: Namespace, a100s: list[RegisteredCard]) -> None:
@@ -103,7 +103,9 @@ def test_models(space: Namespace, api: Api, annotations: dict[str, str], allowed
 
 
 def test_a_model_that_no_card_has(space: Namespace) -> None:
-    assert "6/6 CardTypeMismatch" in refused(space, "h200", {USE_TYPE: "H200"}, gpu=1, gpumem=500)
+    message = refused(space, "h200", {USE_TYPE: "H200"}, gpu=1, gpumem=500)
+    assert "6 devices of another model or mode than asked" in message
+    assert "1 nodes CardTypeMismatch(127.0.0.1)" in message
 
 
 def test_uuids(space: Namespace, a100s: list[RegisteredCard], t4s: list[RegisteredCard]) -> None:
@@ -114,7 +116,7 @@ def test_uuids(space: Namespace, a100s: list[RegisteredCard], t4s: list[Register
     assert left.uuid == chosen
     both = {USE_UUID: f"{chosen},{a100s[1].uuid}", AVOID_UUID: chosen}
     assert [card.uuid for card in placed(space, "both", both, gpu=1, gpumem=500)] == [a100s[1].uuid]
-    assert "6/6 CardUuidMismatch" in refused(space, "unknown", {USE_UUID: "GPU-nowhere"}, gpu=1, gpumem=500)
+    assert "6 devices excluded by UUID" in refused(space, "unknown", {USE_UUID: "GPU-nowhere"}, gpu=1, gpumem=500)
 
 
 def test_card_policies_by_annotation(space: Namespace) -> None:
@@ -170,7 +172,7 @@ def test_a_cordoned_device_takes_no_new_pod_and_keeps_its_old(
     pin = {USE_UUID: a100s[3].uuid}
     placed(space, "before", pin, gpu=1, gpumem=500)
     with node_annotation(api, CORDON, f" {a100s[3].uuid} , GPU-other"):
-        assert "1/6 CardCordoned" in refused(space, "during", pin, gpu=1, gpumem=500)
+        assert "1 nodes CardCordoned" in refused(space, "during", pin, gpu=1, gpumem=500)
         (elsewhere,) = placed(space, "free", {USE_TYPE: "A100"}, gpu=1, gpumem=500)
         assert elsewhere.uuid != a100s[3].uuid
         assert space.get("before")["status"]["phase"] == "Running"

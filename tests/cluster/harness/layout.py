@@ -31,6 +31,8 @@ PORT_NAMES: Final = (
 
 DEVICE_PLUGINS: Final = Path("/var/lib/kubelet/device-plugins")
 """A constant of the kubelet, whatever its root directory: the one thing of ours outside the state folder."""
+CHECKPOINT: Final = DEVICE_PLUGINS / "kubelet_internal_checkpoint"
+"""What the kubelet remembers of device plug-ins: their devices, and their answers for each container."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,9 @@ The chart is another way to the same; here the services come straight from this 
 with no more rights than they need.
 """
 
+import json
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from tests.cluster.harness import images
 from tests.cluster.harness.api import Json
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.controlplane import scheduler_configuration
-from tests.cluster.harness.layout import HOST, NODE, REPOSITORY, Layout
+from tests.cluster.harness.layout import CHECKPOINT, HOST, NODE, REPOSITORY, Layout
 from tests.cluster.harness.pki import encoded
 
 SCHEDULER_NAME: Final = "hami-scheduler"
@@ -62,6 +64,7 @@ class Services:
 
     def __init__(self, cluster: Cluster, *, machine: Path = MACHINE) -> None:
         self._cluster, self._layout, self._machine = cluster, cluster.layout, machine
+        self._agent_started = 0.0
 
     def start(self, scheduler_flags: Sequence[str] = (), agent_flags: Sequence[str] = ()) -> None:
         """Both services up, the node's devices announced and allocatable, the webhook in place."""
@@ -100,6 +103,7 @@ class Services:
     def start_agent(self, flags: Sequence[str] = ()) -> None:
         """Returns when the process runs; `wait_devices` waits for its work."""
         layout = self._layout
+        self._agent_started = time.time()
         self._cluster.processes.start(
             AGENT,
             [
@@ -141,14 +145,31 @@ class Services:
             self.restart_scheduler()
             self.restart_agent()
 
-    def wait_devices(self, within_s: float = 40) -> None:
-        """The kubelet counts the devices as allocatable, and the node says which they are."""
+    def revive(self) -> list[str]:
+        """Start again what has ended, as its pod's kubelet would; the names of those."""
+        ended = [name for name in (SCHEDULER, AGENT) if self._cluster.processes.find(name) is None]
+        if SCHEDULER in ended:
+            self.start_scheduler()
+        if AGENT in ended:
+            self.start_agent()
+            self.wait_devices()
+        return ended
+
+    def wait_devices(self, since: float | None = None, within_s: float = 40) -> None:
+        """The kubelet has heard of healthy devices after `since` (default: the agent's start) and counts them as
+        allocatable, and the node says which they are."""
         api, processes = self._cluster.api, self._cluster.processes
+        after = self._agent_started if since is None else since
 
         def announced() -> bool:
+            # Allocatable alone may be what an agent before this one has left; the kubelet notes each new list here.
+            if CHECKPOINT.stat().st_mtime <= after:
+                return False
+            heard = json.loads(CHECKPOINT.read_bytes())["Data"]["RegisteredDevices"] or {}
             node = api.get(f"/api/v1/nodes/{NODE}")
             allocatable = int(node["status"].get("allocatable", {}).get(COUNT, "0"))
-            return allocatable > 0 and "hami.io/node-nvidia-register" in node["metadata"].get("annotations", {})
+            register = "hami.io/node-nvidia-register"
+            return bool(heard.get(COUNT)) and allocatable > 0 and register in node["metadata"].get("annotations", {})
 
         processes.ready(AGENT, announced, within_s)
 

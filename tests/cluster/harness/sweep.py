@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.cluster.harness import cgroups
-from tests.cluster.harness.layout import DEVICE_PLUGINS, Layout
+from tests.cluster.harness.layout import CHECKPOINT, Layout
 from tests.cluster.harness.runtime import NETWORK
 from tests.cluster.harness.waiting import eventually
 
@@ -84,7 +84,7 @@ def _restore(layout: Layout) -> None:
     for entry in Path("/var/log/containers").glob("*.log"):
         if entry.is_symlink() and os.readlink(entry).startswith(str(layout.state)):
             entry.unlink(missing_ok=True)
-    (DEVICE_PLUGINS / "kubelet_internal_checkpoint").unlink(missing_ok=True)
+    CHECKPOINT.unlink(missing_ok=True)
     for link in _network_links():
         subprocess.run(["ip", "link", "del", link], capture_output=True, check=False)
     _FORWARD.write_text(before["forward"], encoding="ascii")
