@@ -114,8 +114,25 @@ def scheduler(
             backend_options={"use_uvloop": True},
         )
     except (WireError, ConfigError, OSError) as error:
-        print(f"hami scheduler: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        raise _ended(error) from None
+    except ExceptionGroup as group:
+        # Ports and certificates are opened inside the service's task group.
+        outside, bugs = group.split(OSError)
+        if outside is None or bugs is not None:
+            raise
+        raise _ended(_first(outside)) from None
+
+
+def _ended(error: Exception) -> typer.Exit:
+    print(f"hami scheduler: {error}", file=sys.stderr)
+    return typer.Exit(1)
+
+
+def _first(group: ExceptionGroup[OSError]) -> Exception:
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def lock_timeout(flag: str, environ: Mapping[str, str]) -> float:
