@@ -431,7 +431,7 @@ cdef class Rows:
 
     cdef int32_t sort(self, int32_t node, const Need* need, Ask ask) noexcept nogil:
         # order[0:n] = the family's rows, ascending by the policy; answers n. Insertion: a node has a dozen rows.
-        cdef int32_t row, n = 0, i
+        cdef int32_t row, moved, n = 0, i
         cdef float score
         cdef uint8_t verdict
         for row in range(self.first[node], self.first[node] + self.length[node]):
@@ -443,9 +443,9 @@ cdef class Rows:
             i = n
             # order[0:i] is sorted and the new row stands at i.
             while i > 0 and self.comes_before(i, i - 1, need.keys):
-                row, score = self.order[i], self.score[i]
+                moved, score = self.order[i], self.score[i]
                 self.order[i], self.score[i] = self.order[i - 1], self.score[i - 1]
-                self.order[i - 1], self.score[i - 1] = row, score
+                self.order[i - 1], self.score[i - 1] = moved, score
                 i -= 1
             n += 1
         return n

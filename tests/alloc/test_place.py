@@ -488,6 +488,22 @@ def test_links_within_one_numa_node() -> None:
     assert [uuid for uuid, _, _ in held(answer)[0]] == ["n-2", "n-0"]
 
 
+def test_of_equally_connected_numa_nodes_the_last_tried() -> None:
+    every = {(a, b): 100 for a in range(6) for b in range(a)}
+    request = ask(Mib(1000), count=2, selection=Selection(numa_bind=True))
+    for full, want in (([], ["n-3", "n-0"]), ([0], ["n-4", "n-1"]), ([0, 1], ["n-5", "n-2"])):
+        answer = place_on(linked(6, every, full, numas=3), request, NodeName("n"), card_policy="topology-aware")
+        assert [uuid for uuid, _, _ in held(answer)[0]] == want
+
+
+def test_too_many_cards_for_links() -> None:
+    every = {(a, 0): 100 for a in range(1, 129)}
+    for size, connected in ((128, True), (129, False)):
+        pairs = {(a, b): score for (a, b), score in every.items() if a < size}
+        answer = place_on(linked(size, pairs), ask(Mib(1), count=2), NodeName("n"), card_policy="topology-aware")
+        assert ("n-0" in [uuid for uuid, _, _ in held(answer)[0]]) is connected
+
+
 def test_more_cards_than_sets_are_tried_for() -> None:
     """Two islands of ten among twenty cards: the set lies within one of them."""
     islands = {(a, b): 100 if a % 2 == b % 2 else 10 for a in range(20) for b in range(a)}
