@@ -53,7 +53,7 @@ lint: setup ## formatting, style, types, import directions, Cython and C warning
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/cython-lint hami
+	@PATH="$(abspath $(BIN)):$$PATH" cython-lint hami
 
 clean: ## what was built, not the environment
 	@rm -rf build interpose/build interpose/build-* *.egg-info hami/native
