@@ -67,7 +67,7 @@ static bool read_device_value(struct config *config, int i, enum device_key key,
         config->plan.limit[i] = number * MIB;
         return true;
     case DEVICE_CORES:
-        if (!read_number(value, 100, &number))
+        if (!read_number(value, INT32_MAX, &number)) /* from 100 on it is no limit */
             return false;
         config->plan.cores[i] = (uint32_t)number;
         return true;
@@ -178,12 +178,14 @@ bool config_parse_grant(char *text, struct config *config)
         return refuse(config, "first line is not hami-grant=1");
     while ((line = strtok_r(NULL, "\n", &rest))) {
         char *equals = strchr(line, '=');
-        if (!equals || equals == line)
+        if (!equals || equals == line || !equals[1])
             return refuse(config, "%.40s: not key=value", line);
         *equals = 0;
         if (!read_entry(&reader, line, equals + 1))
             return false;
     }
+    if (!reader.have_plain[PLAIN_REGION])
+        return refuse(config, "no region");
     if (!check_devices(&reader))
         return false;
     config->verdict = CONFIG_LIMITS;
@@ -196,9 +198,9 @@ static void read_grant(const char *path, struct config *config)
     char text[GRANT_ROOM];
     ssize_t length = prim_read_file(path, text, sizeof text);
     if (length < 0)
-        refuse(config, "%.80s: %s", path, errno == EFBIG ? "larger than 16 KiB" : strerror(errno));
+        refuse(config, "%.200s: %s", path, errno == EFBIG ? "larger than 16 KiB" : strerror(errno));
     else if (strlen(text) != (size_t)length)
-        refuse(config, "%.80s: holds a NUL byte", path);
+        refuse(config, "%.200s: holds a NUL byte", path);
     else
         config_parse_grant(text, config);
 }

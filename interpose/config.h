@@ -40,7 +40,7 @@ struct config {
     enum config_enforcer enforcer[REGION_DEVICES];
     bool granted; /* from a grant file: its limits outrank what the region says */
     char region[4096];
-    char reason[160]; /* of CONFIG_CLOSED */
+    char reason[256]; /* of CONFIG_CLOSED */
 };
 
 /* Where to look. Null members are not looked at. */

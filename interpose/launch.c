@@ -38,6 +38,15 @@ static void note_activity(struct region_prefix *prefix)
         __atomic_store_n(&prefix->last_kernel, now, __ATOMIC_RELAXED);
 }
 
+/* A sum that may miss launches of other threads: it shows activity, and must not cost a locked instruction. */
+static void count_launch(int device)
+{
+    if (device < 0)
+        return;
+    uint64_t *launches = &process.region.ext->claims[process.region.slot].launches[device];
+    __atomic_store_n(launches, __atomic_load_n(launches, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
+}
+
 /* Percent of the device's time, or 0 = no limit. */
 static uint32_t limit_of(const struct region_device *device)
 {
@@ -136,6 +145,7 @@ struct launch launch_begin(const struct work *work)
     if (process_phase() != PROCESS_READY || hook_inside > 0)
         return (struct launch){.device = -1};
     note_activity(process.region.prefix);
+    count_launch(process.device_count == 1 ? process.only : context_place().device);
     return limits_hold() ? limited(work) : (struct launch){.device = -1};
 }
 
@@ -144,9 +154,7 @@ CUresult launch_end(const struct launch *launch, const struct work *work, CUresu
     if (__builtin_expect(launch->device < 0, 1))
         return answer;
     struct region_device *device = &process.region.ext->devices[launch->device];
-    if (answer == CUDA_SUCCESS)
-        __atomic_add_fetch(&device->launches, 1, __ATOMIC_RELAXED);
-    else
+    if (answer != CUDA_SUCCESS)
         throttle_charge(device, -(int64_t)launch->charged);
     if (launch->sample)
         cost_end(launch->sample, answer, work->stream, work->per_thread, launch->device, launch->charged);

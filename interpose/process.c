@@ -60,7 +60,7 @@ static void assert_grant(void)
         region_set_limit(&process.region, index, config->plan.limit[i], config->plan.cores[i]);
         process.enforcer[index] = config->enforcer[i];
     }
-    process.region.prefix->priority = config->plan.priority;
+    region_set_priority(&process.region, config->plan.priority);
 }
 
 /* The child shares neither device memory nor locks with its parent, and must not keep the parent's slot alive. */
@@ -129,11 +129,11 @@ static bool uuid_of(CUdevice device, char text[REGION_UUID_BYTES])
     return true;
 }
 
-/* Without a grant or a list of UUIDs, a region's limits are in the driver's order, which the first process writes down. */
-static int index_of(const char *uuid)
+/* Without a grant or a list of UUIDs, limits are in the driver's order, which the first process writes down. */
+static int index_of(const char *uuid, bool write_down)
 {
     int index = region_find(&process.region, uuid);
-    if (index >= 0 || process.config.granted || process.config.plan.count > 0)
+    if (index >= 0 || !write_down)
         return index;
     index = region_add(&process.region, uuid);
     const struct region_plan *plan = &process.config.plan;
@@ -147,6 +147,7 @@ static bool map_devices(void)
     int count = 0;
     if (!real.cuDeviceGetCount || !real.cuDeviceGet || FORWARD(cuDeviceGetCount(&count)) != CUDA_SUCCESS)
         return false; /* before cuInit: the call at hand will fail as well */
+    bool write_down = !process.config.granted && process.region.prefix->count == 0;
     memset(process.index, -1, sizeof process.index);
     process.device_count = 0;
     for (int ordinal = 0; ordinal < count; ordinal++) {
@@ -154,12 +155,13 @@ static bool map_devices(void)
         char uuid[REGION_UUID_BYTES];
         if (FORWARD(cuDeviceGet(&device, ordinal)) != CUDA_SUCCESS || device < 0 || device >= PROCESS_DEVICES)
             continue;
-        int index = uuid_of(device, uuid) ? index_of(uuid) : -1;
+        int index = uuid_of(device, uuid) ? index_of(uuid, write_down) : -1;
         if (index < 0)
             log_line(LOG_DEBUG, "device %d is not in the region: not limited", (int)device);
         process.index[device] = (int8_t)index;
         process.device_count = device + 1 > process.device_count ? device + 1 : process.device_count;
     }
+    process.only = process.device_count == 1 ? process.index[0] : -1;
     return true;
 }
 

@@ -26,6 +26,7 @@ struct process {
     struct region region;
     int8_t index[PROCESS_DEVICES]; /* by the driver's device number: index in the region, -1 = not limited */
     int device_count;              /* devices in `index` */
+    int only;                      /* index in the region of the only device; -1 if there are several */
     enum config_enforcer enforcer[REGION_DEVICES]; /* by index in the region */
 };
 

@@ -43,9 +43,10 @@ AT(region_device, debt_ns, 128);
 AT(region_claim, used, 24);
 AT(region_extension, registry, 64);
 AT(region_extension, devices, 128);
+AT(region_claim, launches, 152);
 AT(region_extension, claims, 128 + 16 * 192);
 _Static_assert(sizeof(struct region_device) == 192, "three cache lines a device");
-_Static_assert(sizeof(struct region_claim) == 192, "three cache lines a claim");
+_Static_assert(sizeof(struct region_claim) == 320, "five cache lines a claim");
 _Static_assert(REGION_EXTENSION_AT % 4096 == 0 && REGION_EXTENSION_AT > sizeof(struct region_prefix) + 1, "a page");
 #undef AT
 
@@ -259,6 +260,8 @@ static void empty_slot(struct region *region, int slot)
     struct region_claim *claim = &region->ext->claims[slot];
     for (int i = 0; i < REGION_DEVICES; i++) {
         struct region_device *d = &region->ext->devices[i];
+        __atomic_add_fetch(&d->launches, claim->launches[i], __ATOMIC_RELAXED);
+        claim->launches[i] = 0;
         if (__atomic_load_n(&claim->used[i], __ATOMIC_RELAXED) == 0)
             continue;
         bool locked = prim_lock(&d->lock.mutex, PATIENCE_NS) != PRIM_TIMED_OUT;
@@ -285,16 +288,8 @@ static void free_slot(struct region *region, int slot)
     empty_slot(region, slot);
     claim->start = 0;
     claim->pid_namespace = 0;
-    claim->locked = 0;
+    claim->state = 0;
     __atomic_store_n(&claim->pid, 0, __ATOMIC_RELEASE);
-}
-
-static void raise_slot_count(struct region *region, int slot)
-{
-    int32_t seen = __atomic_load_n(&region->prefix->slot_count, __ATOMIC_RELAXED);
-    while (seen <= slot && !__atomic_compare_exchange_n(&region->prefix->slot_count, &seen, slot + 1, false,
-                                                        __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-        continue;
 }
 
 static void show(struct region *region, int slot, const struct prim_process *self)
@@ -303,7 +298,6 @@ static void show(struct region *region, int slot, const struct prim_process *sel
     shown->pid = self->pid;
     shown->host_pid = 0;
     shown->status = 1;
-    raise_slot_count(region, slot);
 }
 
 /* The slot this process had before an exec. What its former program had allocated, the driver took back. */
@@ -321,6 +315,22 @@ static int own_old_slot(struct region *region, const struct prim_process *self)
     return -1;
 }
 
+/* After the death of a holder of the registry's lock: it may have been filling in a claim, which nobody could judge. */
+static void free_incomplete(struct region *region)
+{
+    for (int slot = 0; slot < REGION_SLOTS; slot++)
+        if (region->ext->claims[slot].pid != 0 && region->ext->claims[slot].state == 0)
+            free_slot(region, slot);
+}
+
+static void raise_slot_count(struct region *region, int slot)
+{
+    int32_t seen = __atomic_load_n(&region->prefix->slot_count, __ATOMIC_RELAXED);
+    while (seen <= slot && !__atomic_compare_exchange_n(&region->prefix->slot_count, &seen, slot + 1, false,
+                                                        __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+        continue;
+}
+
 static int free_slot_for(struct region *region, const struct prim_process *self)
 {
     for (int slot = 0; slot < REGION_OVERFLOW; slot++) {
@@ -328,33 +338,50 @@ static int free_slot_for(struct region *region, const struct prim_process *self)
         int32_t nobody = 0;
         if (__atomic_load_n(&claim->pid, __ATOMIC_RELAXED) != 0)
             continue;
+        raise_slot_count(region, slot); /* first: a sweep must see whoever dies right after taking it */
         if (__atomic_compare_exchange_n(&claim->pid, &nobody, self->pid, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
             return slot;
     }
     return -1;
 }
 
+/* The slot is ours: says who we are. */
+static void fill_claim(struct region *region, int slot, const struct prim_process *self)
+{
+    struct region_claim *claim = &region->ext->claims[slot];
+    bool overflow = slot == REGION_OVERFLOW;
+    claim->pid = self->pid;
+    claim->start = overflow ? 0 : self->start;
+    claim->pid_namespace = overflow ? 0 : self->pid_namespace;
+    bool locked = region->fd >= 0 && prim_byte_lock(region->fd, lock_offset(slot), !overflow);
+    __atomic_store_n(&claim->state, REGION_CLAIM_COMPLETE | (locked ? REGION_CLAIM_LOCKED : 0), __ATOMIC_RELEASE);
+    show(region, slot, self);
+    region->slot = slot;
+}
+
+/* Takes a slot under the registry's lock; without it when its holder is stopped, which the compare-and-swap allows. */
+static bool take_slot(struct region *region, const struct prim_process *self)
+{
+    enum prim_lock got = prim_lock(&region->ext->registry.mutex, PATIENCE_NS);
+    if (got == PRIM_OWNER_DIED)
+        free_incomplete(region);
+    int slot = own_old_slot(region, self);
+    if (slot < 0)
+        slot = free_slot_for(region, self);
+    if (slot >= 0)
+        fill_claim(region, slot, self);
+    if (got != PRIM_TIMED_OUT)
+        prim_unlock(&region->ext->registry.mutex);
+    return slot >= 0;
+}
+
 void region_join(struct region *region)
 {
     struct prim_process self = prim_self();
-    bool locked = prim_lock(&region->ext->registry.mutex, PATIENCE_NS) != PRIM_TIMED_OUT;
-    int slot = own_old_slot(region, &self);
-    if (slot < 0)
-        slot = free_slot_for(region, &self);
-    if (locked)
-        prim_unlock(&region->ext->registry.mutex);
-    if (slot < 0 && region_reap(region, false) > 0)
-        slot = free_slot_for(region, &self);
-    if (slot < 0)
-        slot = REGION_OVERFLOW;
-    struct region_claim *claim = &region->ext->claims[slot];
-    bool overflow = slot == REGION_OVERFLOW;
-    claim->pid = self.pid;
-    claim->start = overflow ? 0 : self.start;
-    claim->pid_namespace = overflow ? 0 : self.pid_namespace;
-    claim->locked = region->fd >= 0 && prim_byte_lock(region->fd, lock_offset(slot), !overflow);
-    show(region, slot, &self);
-    region->slot = slot;
+    if (take_slot(region, &self) || (region_reap(region, false) > 0 && take_slot(region, &self)))
+        return;
+    raise_slot_count(region, REGION_OVERFLOW);
+    fill_claim(region, REGION_OVERFLOW, &self);
 }
 
 void region_forget(struct region *region)
@@ -367,14 +394,25 @@ struct reaper {
     bool node_side;
 };
 
+static struct prim_process owner_of(const struct region *region, int slot)
+{
+    const struct region_claim *claim = &region->ext->claims[slot];
+    return (struct prim_process){.pid = claim->pid, .start = claim->start, .pid_namespace = claim->pid_namespace};
+}
+
+static bool same_namespace(const struct prim_process *a, const struct prim_process *b)
+{
+    return a->pid_namespace == b->pid_namespace && a->pid_namespace != 0;
+}
+
 static bool certainly_gone(const struct region *region, int slot, const struct reaper *reaper)
 {
     const struct region_claim *claim = &region->ext->claims[slot];
-    struct prim_process owner = {.pid = claim->pid, .start = claim->start, .pid_namespace = claim->pid_namespace};
-    bool unlocked = claim->locked && region->fd >= 0 && prim_byte_free(region->fd, lock_offset(slot));
+    struct prim_process owner = owner_of(region, slot);
+    bool unlocked = (claim->state & REGION_CLAIM_LOCKED) && region->fd >= 0 && prim_byte_free(region->fd, lock_offset(slot));
     if (slot == REGION_OVERFLOW)
         return unlocked && region->slot != REGION_OVERFLOW;
-    if (owner.pid_namespace == reaper->self.pid_namespace && owner.pid_namespace != 0)
+    if (same_namespace(&owner, &reaper->self) || claim->state == 0)
         return prim_gone(&owner);
     if (!reaper->node_side)
         return unlocked;
@@ -385,21 +423,48 @@ static bool certainly_gone(const struct region *region, int slot, const struct r
     return prim_find(&owner, &complete) == 0 && complete;
 }
 
+/* The owner's pid as the node side sees it; stays 0 where /proc does not show the owner. */
+static void note_host_pid(struct region *region, int slot, const struct reaper *reaper)
+{
+    struct region_slot *shown = &region->prefix->slots[slot];
+    if (!reaper->node_side || shown->host_pid != 0 || slot == REGION_OVERFLOW)
+        return;
+    struct prim_process owner = owner_of(region, slot);
+    bool complete;
+    shown->host_pid = same_namespace(&owner, &reaper->self) ? owner.pid : prim_find(&owner, &complete);
+}
+
 int region_reap(struct region *region, bool node_side)
 {
     struct reaper reaper = {.self = prim_self(), .node_side = node_side};
     int reaped = 0;
-    if (prim_lock(&region->ext->registry.mutex, PATIENCE_NS) == PRIM_TIMED_OUT)
+    enum prim_lock got = prim_lock(&region->ext->registry.mutex, PATIENCE_NS);
+    if (got == PRIM_TIMED_OUT)
         return 0;
+    if (got == PRIM_OWNER_DIED)
+        free_incomplete(region);
     int slots = region->prefix->slot_count;
     for (int slot = 0; slot < slots && slot < REGION_SLOTS; slot++) {
-        if (region->ext->claims[slot].pid == 0 || slot == region->slot || !certainly_gone(region, slot, &reaper))
+        if (region->ext->claims[slot].pid == 0 || slot == region->slot)
             continue;
-        free_slot(region, slot);
-        reaped++;
+        if (certainly_gone(region, slot, &reaper)) {
+            free_slot(region, slot);
+            reaped++;
+        } else {
+            note_host_pid(region, slot, &reaper);
+        }
     }
     prim_unlock(&region->ext->registry.mutex);
     return reaped;
+}
+
+uint64_t region_launches(const struct region *region, int device)
+{
+    uint64_t launches = __atomic_load_n(&region->ext->devices[device].launches, __ATOMIC_RELAXED);
+    int slots = __atomic_load_n(&region->prefix->slot_count, __ATOMIC_ACQUIRE);
+    for (int slot = 0; slot < slots && slot < REGION_SLOTS; slot++)
+        launches += __atomic_load_n(&region->ext->claims[slot].launches[device], __ATOMIC_RELAXED);
+    return launches;
 }
 
 /* ---- the node side's words */
@@ -410,6 +475,11 @@ void region_set_limit(struct region *region, int device, uint64_t bytes, uint32_
     __atomic_store_n(&region->ext->devices[device].cores, cores, __ATOMIC_RELAXED);
     __atomic_store_n(&region->prefix->limit[device], bytes, __ATOMIC_RELAXED);
     __atomic_store_n(&region->prefix->sm_limit[device], cores, __ATOMIC_RELAXED);
+}
+
+void region_set_priority(struct region *region, int32_t priority)
+{
+    __atomic_store_n(&region->prefix->priority, priority, __ATOMIC_RELAXED);
 }
 
 void region_set_sharing(struct region *region, bool sharing)

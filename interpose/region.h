@@ -21,6 +21,10 @@
 enum { REGION_DEVICES = 16, REGION_SLOTS = 1024, REGION_UUID_BYTES = 96, REGION_UUID_TEXT = 40 };
 enum { REGION_READY = 19920718, REGION_MAJOR = 1, REGION_MINOR = 2 };
 enum { REGION_EXTENSION_VERSION = 1 };
+enum {
+    REGION_CLAIM_COMPLETE = 1, /* the owner's identity is filled in */
+    REGION_CLAIM_LOCKED = 2,   /* the owner holds the byte lock at the claim's file offset */
+};
 enum { REGION_OVERFLOW = REGION_SLOTS - 1 }; /* shared by all who find no free slot */
 #define REGION_EXTENSION_MAGIC 0x31474552494d4148ULL /* "HAMIREG1" */
 #define REGION_EXTENSION_AT 2011136                  /* first page behind the prefix */
@@ -108,13 +112,17 @@ int region_add(struct region *region, const char *uuid);
  * taken by living processes it is REGION_OVERFLOW, which many share. */
 void region_join(struct region *region);
 /* Takes back what processes that certainly are gone had reserved and frees their slots; returns how many. `node_side`:
- * the caller may look for processes of other pid namespaces in its /proc. */
+ * the caller may look for processes of other pid namespaces in its /proc; it also notes their pids there. */
 int region_reap(struct region *region, bool node_side);
 /* Forgets the slot without touching it: for the child of a fork, whose parent still owns it. */
 void region_forget(struct region *region);
 
+/* Launches on a device since the region exists, limited or not. */
+uint64_t region_launches(const struct region *region, int device);
+
 /* ---- the node side's words */
 void region_set_limit(struct region *region, int device, uint64_t bytes, uint32_t cores);
+void region_set_priority(struct region *region, int32_t priority);
 void region_set_sharing(struct region *region, bool sharing);
 void region_set_correction(struct region *region, int device, uint32_t permille, uint32_t tenants);
 void region_block(struct region *region);   /* launches wait */

@@ -1,0 +1,65 @@
+/* The token arithmetic on a clock that the test moves: every limit gets its share of the time, whatever the kernels. */
+#include "check.h"
+#include "throttle.h"
+
+#define START (100 * NS_PER_S)
+
+/* Launches kernels of `work` ns back to back, waiting as told; returns per cent of `span` the device was busy. */
+static double share(uint32_t percent, uint64_t work, uint64_t span, uint8_t strictness)
+{
+    struct region_device device = {.stamp_ns = START};
+    uint64_t now = START, busy = 0;
+    while (now < START + span) {
+        throttle_earn(&device, now, percent);
+        uint64_t wait = throttle_wait(&device, percent, strictness);
+        CHECK(wait <= THROTTLE_LONGEST_WAIT_NS + 1);
+        if (wait) {
+            now += wait;
+            continue;
+        }
+        throttle_charge(&device, (int64_t)work);
+        now += work;
+        busy += work;
+    }
+    return 100.0 * (double)busy / (double)span;
+}
+
+static void shares(void)
+{
+    const uint32_t limits[] = {1, 10, 30, 50, 80, 99};
+    const uint64_t works[] = {5 * NS_PER_US, 100 * NS_PER_US, NS_PER_MS, 8 * NS_PER_MS};
+    for (size_t l = 0; l < sizeof limits / sizeof limits[0]; l++)
+        for (size_t w = 0; w < sizeof works / sizeof works[0]; w++)
+            for (int strictness = 0; strictness < 256; strictness += 85) {
+                double got = share(limits[l], works[w], 10 * NS_PER_S, (uint8_t)strictness);
+                double off = got - limits[l];
+                CHECK(off < 1.5 && off > -1.5);
+            }
+}
+
+int main(void)
+{
+    shares();
+    /* Long rest saves up no more than the burst. */
+    struct region_device device = {.stamp_ns = START};
+    throttle_earn(&device, START + 3600 * NS_PER_S, 50);
+    CHECK_EQUAL(device.debt_ns, -(int64_t)(THROTTLE_BURST_NS / 2));
+    throttle_earn(&device, START + 7200 * NS_PER_S, 50);
+    CHECK_EQUAL(device.debt_ns, -(int64_t)(THROTTLE_BURST_NS / 2));
+    /* A stamp from before a reboot lies in the future: no credit, no endless wait. */
+    device = (struct region_device){.stamp_ns = START * 10, .debt_ns = 7};
+    throttle_earn(&device, START, 50);
+    CHECK_EQUAL(device.stamp_ns, START);
+    CHECK_EQUAL(device.debt_ns, 7);
+    /* A raised limit pays old debt faster. */
+    device = (struct region_device){.stamp_ns = START, .debt_ns = (int64_t)NS_PER_S};
+    throttle_earn(&device, START + NS_PER_S, 90);
+    CHECK_EQUAL(device.debt_ns, NS_PER_S / 10);
+    /* The node side's correction multiplies charges and what is taken back alike. */
+    device = (struct region_device){.correction = 500};
+    throttle_charge(&device, 1000);
+    throttle_charge(&device, -200);
+    CHECK_EQUAL(device.debt_ns, 400);
+    CHECK_EQUAL(device.charged_ns, 400);
+    return 0;
+}
