@@ -65,7 +65,9 @@ MODELS: tuple[GpuModel, ...] = (
     _model("NVIDIA H20", 97871, 78, (9, 0), 0x2329, (True, 18, 6144), (1980, 2619), 500),
     _model("NVIDIA H200", 143771, 132, (9, 0), 0x2335, (True, 18, 6144), (1980, 3201), 700),
     _model("NVIDIA B200", 183359, 148, (10, 0), 0x2901, (True, 18, 7680), (1965, 3996), 1000),
-    _model("NVIDIA RTX PRO 6000 Blackwell Server Edition", 97887, 188, (12, 0), 0x2BB5, (True, 0, 512), (2430, 12481), 600),
+    _model(
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition", 97887, 188, (12, 0), 0x2BB5, (True, 0, 512), (2430, 12481), 600
+    ),
 )
 
 BY_NAME = {model.name: model for model in MODELS}

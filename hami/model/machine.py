@@ -1,13 +1,13 @@
 """The description of a simulated machine: a document that people write (YAML or JSON, already parsed) to frozen values.
 
-One description serves the simulated driver, `hami agent --simulate`, `hami run --simulate`, the demo and the tests. Only this
-module knows how it is written; `hami.node.simulated` compiles the values into the simulated driver's state file.
+One description serves the simulated driver, `hami agent --simulate`, `hami run --simulate`, the demo and the tests.
+Only this module knows how it is written; `hami.node.simulated` compiles the values into the simulated driver's state.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hami.model.gpu_models import BY_NAME, GpuModel
@@ -85,7 +85,7 @@ class Machine:
 
 
 def read_machine(document: object, default_name: str) -> Machine:
-    """The machine a description describes; `default_name` where it has no name of its own. WireError names the bad field."""
+    """The machine a description describes; `default_name` where it names none. WireError names the bad field."""
     root = _mapping(document, "machine")
     _known(root, "machine", ("name", "driver", "devices", "links", "cgroups", "faults"))
     name = _text(root, "name", "machine") or default_name
@@ -185,7 +185,9 @@ def _read_device(values: Mapping[str, Any], field: str, machine: str, index: int
 def _unknown_model(values: Mapping[str, Any], field: str, name: str | None) -> GpuModel:
     needed = ("memory_mib", "sm_count", "compute_capability")
     if not name or len(name.encode()) >= 96 or any(values.get(key) is None for key in needed):
-        raise WireError(f"{field}.model", f"a known model ({', '.join(BY_NAME)}), or any other with {', '.join(needed)}", name)
+        raise WireError(
+            f"{field}.model", f"a known model ({', '.join(BY_NAME)}), or any other with {', '.join(needed)}", name
+        )
     return GpuModel(
         name=name,
         memory_mib=_integer(values["memory_mib"], f"{field}.memory_mib", 1, 1 << 24),
@@ -225,18 +227,9 @@ def _linked(devices: tuple[MachineDevice, ...], value: object) -> tuple[MachineD
         if sum(row) > 36:
             raise WireError("machine.links.pairs", f"at most 36 links on device {index}", sum(row))
     return tuple(
-        _with_links(device, device.model.nvlinks or 12 if nvlink == "switch" else 0, tuple(row))
+        replace(device, switch_links=(device.model.nvlinks or 12) if nvlink == "switch" else 0, peer_links=tuple(row))
         for device, row in zip(devices, pairs, strict=True)
     )
-
-
-def _with_links(device: MachineDevice, switch_links: int, peer_links: tuple[int, ...]) -> MachineDevice:
-    return MachineDevice(
-        uuid=device.uuid, model=device.model, memory_mib=device.memory_mib, sm_count=device.sm_count,
-        capability=device.capability, numa=device.numa, mig=device.mig, context_mib=device.context_mib,
-        time_slice_us=device.time_slice_us, side_by_side=device.side_by_side,
-        switch_links=switch_links, peer_links=peer_links,
-    )  # fmt: skip
 
 
 _CALL = re.compile(r"(cu|nvml)[A-Z]\w{1,60}")

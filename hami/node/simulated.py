@@ -1,7 +1,7 @@
 """The simulated driver's side on this machine: where its libraries lie, and the state file a description compiles to.
 
-The layout of the state file is written once, in `state.def` beside the libraries. The C side compiles it; this module makes
-`ctypes` structures from the same lines, which follow the same alignment rules, so no offset is known here.
+The layout of the state file is written once, in `state.def` beside the libraries. The C side compiles it; this module
+makes `ctypes` structures from the same lines, which follow the same alignment rules, so no offset is known here.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hami.model.machine import Machine
+from hami.model.machine import Fault, Machine, MachineDevice
 
 STATE_VARIABLE = "HAMI_SIM_STATE"
 
@@ -27,18 +27,20 @@ class NativeMissing(RuntimeError):
 
 
 def native_dir() -> Path:
-    """The directory with `libvgpu.so` and `sim/`: `HAMI_NATIVE_DIR`, else the package's own, else the source tree's build."""
+    """The directory with `libvgpu.so` and `sim/`: `HAMI_NATIVE_DIR`, else the package's own, else the tree's build."""
     named = os.environ.get("HAMI_NATIVE_DIR")
     package = Path(__file__).resolve().parent.parent
     candidates = [Path(named)] if named else [package / "native", package.parent / "interpose" / "build"]
     for candidate in candidates:
         if (candidate / "sim" / "state.def").is_file():
             return candidate
-    raise NativeMissing(f"no simulated driver in {' or '.join(str(c) for c in candidates)}: build it with `make build`")
+    raise NativeMissing(
+        f"no simulated driver in {' or '.join(str(c) for c in candidates)}: build them with `make setup`"
+    )
 
 
 def compile_state(machine: Machine, path: Path) -> None:
-    """Write the state file of `machine`, complete before it gets its name; processes that map an older one keep that."""
+    """Write the state file of `machine`, complete before it gets its name; who maps an older one keeps that."""
     layout = _layout(native_dir() / "sim" / "state.def")
     state = layout.records["sim_state"]()
     state.magic = layout.constants["SIM_MAGIC"]
@@ -66,8 +68,13 @@ def compile_state(machine: Machine, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def state_view(buffer: Any) -> Any:
+    """The state in a writable buffer (a mapping of the file) as a structure with the fields of `state.def`."""
+    return _layout(native_dir() / "sim" / "state.def").records["sim_state"].from_buffer(buffer)
+
+
 def load_nvml(state: Path) -> None:
-    """Make this process's NVML the simulated one on `state`: later loads of `libnvidia-ml.so.1`, `pynvml`'s too, find it."""
+    """Make this process's NVML the simulated one on `state`; `pynvml` and others who load it by name find it."""
     os.environ[STATE_VARIABLE] = str(state)
     ctypes.CDLL(str(native_dir() / "sim" / "libnvidia-ml.so.1"), mode=ctypes.RTLD_GLOBAL)
 
@@ -78,7 +85,7 @@ def environment(state: Path) -> dict[str, str]:
     return {STATE_VARIABLE: str(state), "LD_LIBRARY_PATH": os.pathsep.join(paths)}
 
 
-def _fill_device(row: Any, device: Any, index: int) -> None:
+def _fill_device(row: Any, device: MachineDevice, index: int) -> None:
     row.memory_bytes = device.memory_mib << 20
     row.context_bytes = device.context_mib << 20
     row.time_slice_ns = device.time_slice_us * 1000
@@ -102,7 +109,7 @@ def _fill_device(row: Any, device: Any, index: int) -> None:
     row.serial = f"13219{int(device.uuid[4:12], 16) % 100_000_000:08d}".encode()
 
 
-def _fill_fault(row: Any, fault: Any) -> None:
+def _fill_fault(row: Any, fault: Fault) -> None:
     row.call = fault.call.encode()
     row.nth = fault.nth
     row.delay_ns = fault.delay_ms * 1_000_000

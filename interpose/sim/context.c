@@ -234,7 +234,7 @@ SIM_API CUresult cuCtxCreate_v2(CUcontext *out, unsigned int flags, CUdevice dev
 }
 
 /* Execution affinity is accepted and has no effect, as without MPS. */
-SIM_API CUresult cuCtxCreate_v3(CUcontext *out, void *affinities, int count, unsigned int flags, CUdevice dev)
+SIM_API CUresult cuCtxCreate_v3(CUcontext *out, CUexecAffinityParam *affinities, int count, unsigned int flags, CUdevice dev)
 {
     ENTER();
     if (count && !affinities)
@@ -242,7 +242,7 @@ SIM_API CUresult cuCtxCreate_v3(CUcontext *out, void *affinities, int count, uns
     return create(out, flags, dev, 3020);
 }
 
-SIM_API CUresult cuCtxCreate_v4(CUcontext *out, void *parameters, unsigned int flags, CUdevice dev)
+SIM_API CUresult cuCtxCreate_v4(CUcontext *out, CUctxCreateParams *parameters, unsigned int flags, CUdevice dev)
 {
     ENTER();
     (void)parameters;
@@ -440,7 +440,7 @@ SIM_API CUresult cuCtxSetLimit(CUlimit limit, size_t value)
     return CUDA_SUCCESS;
 }
 
-SIM_API CUresult cuCtxGetCacheConfig(int *config)
+SIM_API CUresult cuCtxGetCacheConfig(CUfunc_cache *config)
 {
     ENTER();
     if (!config)
@@ -449,7 +449,7 @@ SIM_API CUresult cuCtxGetCacheConfig(int *config)
     return CUDA_SUCCESS;
 }
 
-SIM_API CUresult cuCtxSetCacheConfig(int config)
+SIM_API CUresult cuCtxSetCacheConfig(CUfunc_cache config)
 {
     ENTER();
     (void)config;

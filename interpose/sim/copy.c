@@ -215,14 +215,14 @@ static CUresult known_range(CUdeviceptr at, size_t size)
     return known ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-SIM_API CUresult cuMemAdvise(CUdeviceptr at, size_t size, int advice, CUdevice dev)
+SIM_API CUresult cuMemAdvise(CUdeviceptr at, size_t size, CUmem_advise advice, CUdevice dev)
 {
     ENTER();
     (void)advice, (void)dev;
     return known_range(at, size);
 }
 
-SIM_API CUresult cuMemAdvise_v2(CUdeviceptr at, size_t size, int advice, CUmemLocation location)
+SIM_API CUresult cuMemAdvise_v2(CUdeviceptr at, size_t size, CUmem_advise advice, CUmemLocation location)
 {
     ENTER();
     (void)advice, (void)location;

@@ -277,7 +277,7 @@ SIM_API CUresult cuDeviceCanAccessPeer(int *can, CUdevice dev, CUdevice peer)
     return CUDA_SUCCESS;
 }
 
-SIM_API CUresult cuDeviceGetP2PAttribute(int *value, int attribute, CUdevice source, CUdevice destination)
+SIM_API CUresult cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute attribute, CUdevice source, CUdevice destination)
 {
     ENTER();
     int a = cuda_device(source), b = cuda_device(destination);
@@ -286,7 +286,7 @@ SIM_API CUresult cuDeviceGetP2PAttribute(int *value, int attribute, CUdevice sou
     if (!value || a == b)
         return CUDA_ERROR_INVALID_VALUE;
     bool linked = sim->devices[a].peer_links[b] || (sim->devices[a].switch_links && sim->devices[b].switch_links);
-    switch (attribute) {
+    switch ((int)attribute) {
     case 1 /* performance rank: 0 is best */: *value = !linked; return CUDA_SUCCESS;
     case 2 /* access */: *value = 1; return CUDA_SUCCESS;
     case 3 /* native atomics */: *value = linked; return CUDA_SUCCESS;

@@ -54,7 +54,7 @@ typedef struct CUDA_MEMCPY2D_st {
 
 typedef struct CUmemAccessDesc_st {
     CUmemLocation location;
-    int flags;
+    int flags; /* CUmemAccess_flags */
 } CUmemAccessDesc;
 
 struct CUDA_KERNEL_NODE_PARAMS_v1_st {
@@ -91,6 +91,21 @@ typedef struct CUDA_GRAPH_INSTANTIATE_PARAMS_st {
     CUgraphNode hErrNode_out;
     int result_out;
 } CUDA_GRAPH_INSTANTIATE_PARAMS;
+
+/* Carried through or compared with a number only. */
+typedef int CUdevice_P2PAttribute;
+typedef int CUfunctionLoadingState;
+typedef int CUfunc_cache;
+typedef int CUgraphNodeType;
+typedef int CUjit_option;
+typedef int CUlibraryOption;
+typedef int CUmemAccess_flags;
+typedef int CUmem_advise;
+typedef int CUmoduleLoadingMode;
+typedef int CUsharedconfig;
+typedef struct CUctxCreateParams_st CUctxCreateParams;
+typedef struct CUexecAffinityParam_st CUexecAffinityParam;
+typedef struct CUgraphEdgeData_st CUgraphEdgeData;
 
 typedef void (*CUhostFn)(void *data);
 typedef void (*CUstreamCallback)(CUstream stream, CUresult status, void *data);
@@ -149,7 +164,13 @@ typedef struct nvmlBAR1Memory_st {
 
 #define nvmlEventTypeXidCriticalError 0x8ull
 
-enum { NVML_TOPOLOGY_INTERNAL = 0, NVML_TOPOLOGY_NODE = 40, NVML_TOPOLOGY_SYSTEM = 50 };
-enum { NVML_NVLINK_DEVICE_TYPE_GPU = 0, NVML_NVLINK_DEVICE_TYPE_SWITCH = 2 };
+typedef unsigned int nvmlAffinityScope_t;
+typedef enum { NVML_TOPOLOGY_INTERNAL = 0, NVML_TOPOLOGY_NODE = 40, NVML_TOPOLOGY_SYSTEM = 50 } nvmlGpuTopologyLevel_t;
+typedef enum { NVML_NVLINK_DEVICE_TYPE_GPU = 0, NVML_NVLINK_DEVICE_TYPE_SWITCH = 2 } nvmlIntNvLinkDeviceType_t;
+typedef enum { NVML_CLOCK_MEM = 2, NVML_CLOCK_VIDEO = 3 } nvmlClockType_t;
+typedef enum { NVML_P2P_STATUS_OK = 0, NVML_P2P_STATUS_NOT_SUPPORTED = 5 } nvmlGpuP2PStatus_t;
+typedef enum { NVML_P2P_CAPS_INDEX_NVLINK = 2, NVML_P2P_CAPS_INDEX_ATOMICS = 3 } nvmlGpuP2PCapsIndex_t;
+typedef enum { NVML_NVLINK_CAP_P2P_SUPPORTED = 0, NVML_NVLINK_CAP_P2P_ATOMICS = 2, NVML_NVLINK_CAP_VALID = 5 } nvmlNvLinkCapability_t;
+typedef enum { NVML_TEMPERATURE_GPU = 0 } nvmlTemperatureSensors_t;
 
 #endif

@@ -105,7 +105,7 @@ STREAM_CALL(cuStreamBeginCapture_v2, _ptsz, (CUstream stream, CUstreamCaptureMod
 }
 
 STREAM_CALL(cuStreamBeginCaptureToGraph, _ptsz,
-            (CUstream stream, CUgraph graph, const CUgraphNode *dependencies, const void *edges, size_t count,
+            (CUstream stream, CUgraph graph, const CUgraphNode *dependencies, const CUgraphEdgeData *edges, size_t count,
              CUstreamCaptureMode mode),
             stream, graph, dependencies, edges, count, mode)
 {
@@ -183,7 +183,7 @@ STREAM_CALL(cuStreamGetCaptureInfo_v2, _ptsz,
 
 STREAM_CALL(cuStreamGetCaptureInfo_v3, _ptsz,
             (CUstream stream, CUstreamCaptureStatus *status, cuuint64_t *id, CUgraph *graph,
-             const CUgraphNode **dependencies, const void **edges, size_t *count),
+             const CUgraphNode **dependencies, const CUgraphEdgeData **edges, size_t *count),
             stream, status, id, graph, dependencies, edges, count)
 {
     if (edges)
@@ -288,7 +288,7 @@ SIM_API CUresult cuGraphAddEmptyNode(CUgraphNode *out, CUgraph graph, const CUgr
     return add_node(out, graph, 5, NULL);
 }
 
-SIM_API CUresult cuGraphNodeGetType(CUgraphNode node, int *type)
+SIM_API CUresult cuGraphNodeGetType(CUgraphNode node, CUgraphNodeType *type)
 {
     ENTER();
     if (!object_is(node, OBJECT_NODE) || !type)

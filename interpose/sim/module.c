@@ -161,7 +161,7 @@ SIM_API CUresult cuModuleLoadData(CUmodule *out, const void *image)
     return context_current() ? from_memory(out, image) : CUDA_ERROR_INVALID_CONTEXT;
 }
 
-SIM_API CUresult cuModuleLoadDataEx(CUmodule *out, const void *image, unsigned int count, int *options, void **values)
+SIM_API CUresult cuModuleLoadDataEx(CUmodule *out, const void *image, unsigned int count, CUjit_option *options, void **values)
 {
     ENTER();
     if (count && (!options || !values))
@@ -194,7 +194,7 @@ SIM_API CUresult cuModuleGetGlobal_v2(CUdeviceptr *out, size_t *size, CUmodule m
     return out && name && object_is(module, OBJECT_MODULE) ? CUDA_ERROR_NOT_FOUND : CUDA_ERROR_INVALID_VALUE;
 }
 
-SIM_API CUresult cuModuleGetLoadingMode(int *mode)
+SIM_API CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode *mode)
 {
     ENTER();
     if (!mode)
@@ -203,8 +203,8 @@ SIM_API CUresult cuModuleGetLoadingMode(int *mode)
     return CUDA_SUCCESS;
 }
 
-SIM_API CUresult cuLibraryLoadData(CUlibrary *out, const void *image, int *options, void **values, unsigned int count,
-                                   int *library_options, void **library_values, unsigned int library_count)
+SIM_API CUresult cuLibraryLoadData(CUlibrary *out, const void *image, CUjit_option *options, void **values, unsigned int count,
+                                   CUlibraryOption *library_options, void **library_values, unsigned int library_count)
 {
     ENTER();
     if ((count && (!options || !values)) || (library_count && !library_options))
@@ -213,8 +213,8 @@ SIM_API CUresult cuLibraryLoadData(CUlibrary *out, const void *image, int *optio
     return from_memory((CUmodule *)out, image);
 }
 
-SIM_API CUresult cuLibraryLoadFromFile(CUlibrary *out, const char *path, int *options, void **values, unsigned int count,
-                                       int *library_options, void **library_values, unsigned int library_count)
+SIM_API CUresult cuLibraryLoadFromFile(CUlibrary *out, const char *path, CUjit_option *options, void **values, unsigned int count,
+                                       CUlibraryOption *library_options, void **library_values, unsigned int library_count)
 {
     ENTER();
     if ((count && (!options || !values)) || (library_count && !library_options))
@@ -345,21 +345,21 @@ SIM_API CUresult cuKernelSetAttribute(CUfunction_attribute which, int value, CUk
     return accepted((CUfunction)kernel);
 }
 
-SIM_API CUresult cuFuncSetCacheConfig(CUfunction function, int config)
+SIM_API CUresult cuFuncSetCacheConfig(CUfunction function, CUfunc_cache config)
 {
     ENTER();
     (void)config;
     return accepted(function);
 }
 
-SIM_API CUresult cuFuncSetSharedMemConfig(CUfunction function, int config)
+SIM_API CUresult cuFuncSetSharedMemConfig(CUfunction function, CUsharedconfig config)
 {
     ENTER();
     (void)config;
     return accepted(function);
 }
 
-SIM_API CUresult cuFuncIsLoaded(int *state, CUfunction function)
+SIM_API CUresult cuFuncIsLoaded(CUfunctionLoadingState *state, CUfunction function)
 {
     ENTER();
     if (!state)

@@ -301,10 +301,10 @@ NUMBER(nvmlDeviceGetEnforcedPowerLimit, d->power_limit_mw)
 NUMBER(nvmlDeviceGetPowerUsage, d->power_limit_mw / 8 + (u64)d->power_limit_mw * timeline_busy_percent(device) * 29 / 4000)
 static unsigned degrees(int device) { return 30 + timeline_busy_percent(device) * 35 / 100; }
 
-SIM_API nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t handle, int sensor, unsigned int *out)
+SIM_API nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t handle, nvmlTemperatureSensors_t sensor, unsigned int *out)
 {
     ENTER_DEVICE(handle);
-    if (!out || sensor != 0)
+    if (!out || sensor != NVML_TEMPERATURE_GPU)
         return NVML_ERROR_INVALID_ARGUMENT;
     *out = degrees(device);
     return NVML_SUCCESS;
@@ -340,21 +340,21 @@ SIM_API nvmlReturn_t nvmlDeviceGetArchitecture(nvmlDevice_t handle, unsigned int
 }
 
 /* Clocks: of graphics, SM, memory, video. */
-static nvmlReturn_t clock_of(int device, int type, unsigned *out)
+static nvmlReturn_t clock_of(int device, nvmlClockType_t type, unsigned *out)
 {
-    if (!out || type < 0 || type > 3)
+    if (!out || (unsigned)type > NVML_CLOCK_VIDEO)
         return NVML_ERROR_INVALID_ARGUMENT;
-    *out = type == 2 ? sim->devices[device].memory_clock_mhz : sim->devices[device].sm_clock_mhz;
+    *out = type == NVML_CLOCK_MEM ? sim->devices[device].memory_clock_mhz : sim->devices[device].sm_clock_mhz;
     return NVML_SUCCESS;
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t handle, int type, unsigned int *out)
+SIM_API nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t handle, nvmlClockType_t type, unsigned int *out)
 {
     ENTER_DEVICE(handle);
     return clock_of(device, type, out);
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetMaxClockInfo(nvmlDevice_t handle, int type, unsigned int *out)
+SIM_API nvmlReturn_t nvmlDeviceGetMaxClockInfo(nvmlDevice_t handle, nvmlClockType_t type, unsigned int *out)
 {
     ENTER_DEVICE(handle);
     return clock_of(device, type, out);

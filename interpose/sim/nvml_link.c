@@ -20,11 +20,11 @@ SIM_API nvmlReturn_t nvmlDeviceGetNumaNodeId(nvmlDevice_t handle, unsigned int *
     return NVML_SUCCESS;
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetMemoryAffinity(nvmlDevice_t handle, unsigned int words, unsigned long *set, int scope)
+SIM_API nvmlReturn_t nvmlDeviceGetMemoryAffinity(nvmlDevice_t handle, unsigned int words, unsigned long *set, nvmlAffinityScope_t scope)
 {
     ENTER_DEVICE(handle);
     i32 numa = sim->devices[device].numa;
-    if (!set || !words || scope < 0 || scope > 1)
+    if (!set || !words || scope > 1)
         return NVML_ERROR_INVALID_ARGUMENT;
     if (numa < 0)
         return NVML_ERROR_NOT_SUPPORTED;
@@ -58,20 +58,20 @@ SIM_API nvmlReturn_t nvmlDeviceGetCpuAffinity(nvmlDevice_t handle, unsigned int 
     return processors(device, words, set);
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetCpuAffinityWithinScope(nvmlDevice_t handle, unsigned int words, unsigned long *set, int scope)
+SIM_API nvmlReturn_t nvmlDeviceGetCpuAffinityWithinScope(nvmlDevice_t handle, unsigned int words, unsigned long *set, nvmlAffinityScope_t scope)
 {
     ENTER_DEVICE(handle);
-    return scope < 0 || scope > 1 ? NVML_ERROR_INVALID_ARGUMENT : processors(device, words, set);
+    return scope > 1 ? NVML_ERROR_INVALID_ARGUMENT : processors(device, words, set);
 }
 
-static int level(int a, int b)
+static nvmlGpuTopologyLevel_t level(int a, int b)
 {
     if (a == b)
         return NVML_TOPOLOGY_INTERNAL;
     return sim->devices[a].numa == sim->devices[b].numa ? NVML_TOPOLOGY_NODE : NVML_TOPOLOGY_SYSTEM;
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t handle, nvmlDevice_t other, int *out)
+SIM_API nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t handle, nvmlDevice_t other, nvmlGpuTopologyLevel_t *out)
 {
     ENTER_DEVICE(handle);
     int second = nvml_device(other);
@@ -81,7 +81,7 @@ SIM_API nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t handle, nv
     return NVML_SUCCESS;
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetTopologyNearestGpus(nvmlDevice_t handle, int wanted, unsigned int *count, nvmlDevice_t *out)
+SIM_API nvmlReturn_t nvmlDeviceGetTopologyNearestGpus(nvmlDevice_t handle, nvmlGpuTopologyLevel_t wanted, unsigned int *count, nvmlDevice_t *out)
 {
     ENTER_DEVICE(handle);
     int devices[SIM_DEVICES];
@@ -109,16 +109,17 @@ SIM_API nvmlReturn_t nvmlDeviceOnSameBoard(nvmlDevice_t handle, nvmlDevice_t oth
 }
 
 /* Peer access always works; over NVLink only where there are links. */
-SIM_API nvmlReturn_t nvmlDeviceGetP2PStatus(nvmlDevice_t handle, nvmlDevice_t other, int capability, int *out)
+SIM_API nvmlReturn_t nvmlDeviceGetP2PStatus(nvmlDevice_t handle, nvmlDevice_t other, nvmlGpuP2PCapsIndex_t capability,
+                                            nvmlGpuP2PStatus_t *out)
 {
     ENTER_DEVICE(handle);
     int second = nvml_device(other);
-    if (second < 0 || !out || capability < 0 || capability > 4)
+    if (second < 0 || !out || (unsigned)capability > 4)
         return NVML_ERROR_INVALID_ARGUMENT;
     const struct sim_device *a = &sim->devices[device], *b = &sim->devices[second];
     bool linked = a->peer_links[second] || (a->switch_links && b->switch_links);
-    bool over_link = capability == 2 || capability == 3; /* NVLink, atomics */
-    *out = over_link && !linked ? 5 /* not supported */ : 0;
+    bool over_link = capability == NVML_P2P_CAPS_INDEX_NVLINK || capability == NVML_P2P_CAPS_INDEX_ATOMICS;
+    *out = over_link && !linked ? NVML_P2P_STATUS_NOT_SUPPORTED : NVML_P2P_STATUS_OK;
     return NVML_SUCCESS;
 }
 
@@ -182,16 +183,17 @@ SIM_API nvmlReturn_t nvmlDeviceGetNvLinkVersion(nvmlDevice_t handle, unsigned in
 }
 
 /* Capabilities: peer access, system memory access, both atomics, SLI bridge, valid. */
-SIM_API nvmlReturn_t nvmlDeviceGetNvLinkCapability(nvmlDevice_t handle, unsigned int link, int capability, unsigned int *out)
+SIM_API nvmlReturn_t nvmlDeviceGetNvLinkCapability(nvmlDevice_t handle, unsigned int link, nvmlNvLinkCapability_t capability, unsigned int *out)
 {
     ENTER_DEVICE(handle);
     struct end end;
-    if (!out || link >= MAX_LINKS || capability < 0 || capability > 5)
+    if (!out || link >= MAX_LINKS || (unsigned)capability > NVML_NVLINK_CAP_VALID)
         return NVML_ERROR_INVALID_ARGUMENT;
     if (!link_count(device))
         return NVML_ERROR_NOT_SUPPORTED;
     bool active = other_end(device, link, &end);
-    *out = active && (capability == 0 || capability == 2 || capability == 5);
+    *out = active && (capability == NVML_NVLINK_CAP_P2P_SUPPORTED || capability == NVML_NVLINK_CAP_P2P_ATOMICS ||
+                      capability == NVML_NVLINK_CAP_VALID);
     return NVML_SUCCESS;
 }
 
@@ -218,7 +220,7 @@ SIM_API nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo_v2(nvmlDevice_t handle, un
     return remote(device, link, out);
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetNvLinkRemoteDeviceType(nvmlDevice_t handle, unsigned int link, int *out)
+SIM_API nvmlReturn_t nvmlDeviceGetNvLinkRemoteDeviceType(nvmlDevice_t handle, unsigned int link, nvmlIntNvLinkDeviceType_t *out)
 {
     ENTER_DEVICE(handle);
     struct end end;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Extract the names that the vendor's headers declare: the lists `cuda_symbols.txt` and `nvml_symbols.txt` beside this file.
+"""Extract the names that the vendor's headers declare: `cuda_symbols.txt` and `nvml_symbols.txt` beside this file.
 
 Usage: symbols.py DIR..., each an unpacked wheel of nvidia-cuda-runtime, nvidia-cuda-runtime-cu12, nvidia-nvml-dev or
 nvidia-nvml-dev-cu12. Only names, the CUDA version that introduced each calling convention, and the API family
@@ -93,7 +93,9 @@ def main(roots: list[str]) -> None:
 
     note = f"# Names of the driver's binary interface, extracted by symbols.py from {SOURCES}.\n"
     rows = cuda_rows(texts("cuda.h"), texts("cudaTypedefs.h"))
-    (HERE / "cuda_symbols.txt").write_text(note + "".join(f"{r.symbol} {r.name} {r.version} {r.family}\n" for r in rows))
+    (HERE / "cuda_symbols.txt").write_text(
+        note + "".join(f"{r.symbol} {r.name} {r.version} {r.family}\n" for r in rows)
+    )
     (HERE / "nvml_symbols.txt").write_text(note + "".join(f"{name}\n" for name in nvml_names(texts("nvml.h"))))
 
 

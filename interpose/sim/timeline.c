@@ -88,6 +88,15 @@ static bool next_turn(struct sim_timeline *line, u64 slice)
     return false;
 }
 
+/* On an idle device the first to submit runs at once. */
+static void begin_turn(const struct sim_queue *queue)
+{
+    struct sim_timeline *line = &sim->timelines[queue->device];
+    while (&sim->queues[line->members[line->current]] != queue)
+        line->current = (line->current + 1) % line->member_count;
+    line->turn_left_ns = sim->devices[queue->device].time_slice_ns;
+}
+
 static u64 least(u64 a, u64 b) { return a < b ? a : b; }
 
 static void settle_turns(struct sim_timeline *line, u64 now, u64 slice)
@@ -143,21 +152,14 @@ void timeline_settle(int device)
         settle_turns(line, now, sim->devices[device].time_slice_ns);
 }
 
-/* When `wanted` will have obtained `goal` ns if nobody submits more, at most HORIZON_NS ahead. Plays the turns on
- * copies of what each member still has. After timeline_settle(). */
-static u64 foresee(int device, const struct sim_queue *wanted, u64 goal)
+/* Play the turns until `position` has obtained `need` ns more; `left` is what each member still has. */
+static u64 play_turns(const struct sim_timeline *line, u64 *left, u32 position, u64 need, u64 slice)
 {
-    const struct sim_timeline *line = &sim->timelines[device];
-    u64 need = goal - wanted->obtained_ns, left[SIM_QUEUES], clock = line->clock_ns;
-    u64 end = clock + HORIZON_NS, slice = sim->devices[device].time_slice_ns;
-    if (sim->devices[device].side_by_side)
-        return least(end, clock + need); /* never too late: neighbours can only make it longer */
-    u32 count = line->member_count, at = line->current;
-    for (u32 i = 0; i < count; i++)
-        left[i] = pending(&sim->queues[line->members[i]]);
-    for (u64 turn = line->turn_left_ns; clock < end; at = (at + 1) % count, turn = slice) {
+    u64 clock = line->clock_ns, end = clock + HORIZON_NS;
+    u32 at = line->current;
+    for (u64 turn = line->turn_left_ns; clock < end; at = (at + 1) % line->member_count, turn = slice) {
         u64 span = least(turn, left[at]);
-        if (&sim->queues[line->members[at]] == wanted) {
+        if (at == position) {
             if (need <= span)
                 return clock + need;
             need -= span;
@@ -166,6 +168,44 @@ static u64 foresee(int device, const struct sim_queue *wanted, u64 goal)
         clock += span;
     }
     return end;
+}
+
+/* The same where all members run at once. */
+static u64 play_side_by_side(const struct sim_timeline *line, u64 *left, u64 need)
+{
+    u64 clock = line->clock_ns, end = clock + HORIZON_NS;
+    while (clock < end) {
+        u64 sharers = 0, step = need;
+        for (u32 i = 0; i < line->member_count; i++)
+            if (left[i]) {
+                sharers++;
+                step = least(step, left[i]);
+            }
+        clock += step * sharers;
+        if (step == need)
+            return clock;
+        need -= step;
+        for (u32 i = 0; i < line->member_count; i++)
+            left[i] -= left[i] ? step : 0;
+    }
+    return end;
+}
+
+/* When `wanted`, a member with pending work, will have obtained `goal` ns if nobody submits more; HORIZON_NS ahead, give or
+ * take a turn, when it takes longer. After timeline_settle(). */
+static u64 foresee(int device, const struct sim_queue *wanted, u64 goal)
+{
+    const struct sim_timeline *line = &sim->timelines[device];
+    u64 need = goal - wanted->obtained_ns, left[SIM_QUEUES];
+    u32 position = 0;
+    for (u32 i = 0; i < line->member_count; i++) {
+        left[i] = pending(&sim->queues[line->members[i]]);
+        if (&sim->queues[line->members[i]] == wanted)
+            position = i;
+    }
+    return sim->devices[device].side_by_side
+               ? play_side_by_side(line, left, need)
+               : play_turns(line, left, position, need, sim->devices[device].time_slice_ns);
 }
 
 /* Drop neighbours on `device` that died with work pending; they would hold up everyone. After timeline_settle(). */
@@ -220,6 +260,8 @@ u64 timeline_submit(int device, u64 work_ns, u64 *wait_for)
             *wait_for = queue->done + 1;
         } else {
             bool idle = !pending(queue);
+            if (!pending_members(&sim->timelines[device]))
+                begin_turn(queue);
             number = queue->pushed + 1;
             queue->end_ns[number % SIM_DEPTH] = queue->submitted_ns + work_ns;
             queue->submitted_ns += work_ns;
