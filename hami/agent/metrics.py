@@ -135,7 +135,7 @@ LEGACY_HOST: Final = ("nodeid", "deviceidx", "deviceuuid", "devicetype")
 LEGACY_CONTAINER: Final = ("podnamespace", "podname", "ctrname", "vdeviceid", "deviceuuid")
 
 
-class _Devices(Collector):
+class DeviceCollector(Collector):
     """The monitor's last look as metric families."""
 
     def __init__(self, monitor: Monitor, *, simulated: bool, legacy: bool) -> None:
@@ -211,7 +211,7 @@ def _container_labels(device: ContainerDevice) -> list[str]:
 async def serve(monitor: Monitor, address: tuple[str, int], *, simulated: bool, legacy: bool) -> AsyncIterator[None]:
     """Answer `GET /metrics` on `address` while the block lasts. Raises OSError when the port is taken."""
     host, port = address
-    devices = _Devices(monitor, simulated=simulated, legacy=legacy)
+    devices = DeviceCollector(monitor, simulated=simulated, legacy=legacy)
     REGISTRY.register(devices)
     try:
         server = await start_http_server(addr=host, port=port)

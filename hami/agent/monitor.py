@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 import anyio
 
-from hami.agent.regions import RegionFiles, RegionView
-from hami.alloc.feedback import ContainerUse, feedback
+from hami.agent.regions import RegionView
+from hami.alloc.feedback import ContainerUse, Feedback, feedback
 from hami.model.device import NodeInventory
 from hami.model.names import DeviceUuid, NodeName, PodKey
 from hami.node.grants import Grant, State
@@ -26,6 +26,18 @@ REAP_EVERY_S: Final = 1.0
 HOSTS_EVERY_S: Final = 5.0
 HOST_PREFIX: Final = "NVIDIA-"
 """HAMi's monitor puts this before the product name, even where that begins with NVIDIA."""
+
+
+class Views(Protocol):
+    """What the monitor asks of regions, and tells them."""
+
+    def view(self, grant_id: str, *, reap: bool) -> RegionView | None:
+        """The region as it is now; None before it was made. Raises OSError for a file that is no region."""
+        ...
+
+    def apply(self, verdict: Feedback) -> None:
+        """Set one region's switches."""
+        ...
 
 
 class HostProbe(Protocol):
@@ -100,7 +112,7 @@ class Monitor:
 
     def __init__(
         self,
-        regions: RegionFiles,
+        regions: Views,
         grants: Callable[[], Sequence[Grant]],
         probe: HostProbe,
         node: NodeName,

@@ -107,6 +107,7 @@ def notes(api: FakeApi, name: str) -> dict[str, str]:
 async def test_from_registration_to_a_grant_and_its_metrics(agent: AgentProcess) -> None:
     with agent.started() as process:
         await agent.registered()
+        await until(lambda: "annotations" in agent.api.get("nodes", NODE)["metadata"])
         annotations = agent.api.get("nodes", NODE)["metadata"]["annotations"]
         devices = read_inventory(annotations[REGISTER], REGISTER)
         assert [(d.index, d.memory_mib, d.numa, d.model) for d in devices] == [

@@ -1,0 +1,247 @@
+"""The monitor's looks over real regions, and over scripted ones where programs would have to run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.core import CollectorRegistry
+
+from hami.agent.metrics import DeviceCollector
+from hami.agent.monitor import Monitor
+from hami.agent.regions import DeviceView, RegionFiles, RegionView
+from hami.alloc.feedback import Feedback
+from hami.model.claim import Share
+from hami.model.device import NodeInventory
+from hami.model.names import DeviceUuid, PodKey, PodUid
+from hami.node._region import Region
+from hami.node.grants import Grant, GrantStore, Holder, State, new_id
+from hami.node.installed import hook_tree
+from hami.vendors.nvidia import NVIDIA
+from tests.agent.conftest import NODE, UUIDS, device
+
+
+def grant(name: str, *indices: int, memory_mib: int = 3000) -> Grant:
+    return Grant(
+        id=new_id(),
+        device_ids=frozenset(f"{UUIDS[i]}-0" for i in indices),
+        made_unix=0,
+        state=State.SETTLED,
+        holder=Holder(pod_uid=PodUid(name), key=PodKey("default", name), container="main", position=0, containers=1),
+        shares=tuple(Share(uuid=UUIDS[i], kind="NVIDIA", memory_mib=memory_mib, cores=30) for i in indices),
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> GrantStore:
+    tree = hook_tree(str(tmp_path))
+    for directory in (tree.grants, tree.containers):
+        directory.mkdir(parents=True)
+    return GrantStore(tree, None)
+
+
+@dataclass
+class FakeProbe:
+    """A driver of two cards."""
+
+    def inventory(self) -> NodeInventory:
+        return NodeInventory(vendor=NVIDIA.name, devices=(device(0), device(1)))
+
+    def usage(self) -> Mapping[DeviceUuid, tuple[int, int, int]]:
+        return {UUIDS[0]: (1 << 30, 42, 7), UUIDS[1]: (-1, -1, -1)}
+
+
+class TestRegionFiles:
+    def test_a_region_has_the_grants_devices_and_limits(self, store: GrantStore) -> None:
+        made = grant("a", 0, 1)
+        store.create(made)
+        with RegionFiles(store) as regions:
+            assert regions.view(made.id, reap=True) is None
+            regions.ensure(made, 0)
+            view = regions.view(made.id, reap=True)
+            assert view is not None
+            assert [(d.uuid, d.limit_bytes) for d in view.devices] == [(UUIDS[0], 3000 << 20), (UUIDS[1], 3000 << 20)]
+            assert (view.priority, view.processes, view.blocked, view.idle_s) == (0, 0, False, None)
+            assert not regions.alive(made.id)
+        assert store.region(made.id).stat().st_mode & 0o666 == 0o666
+
+    def test_another_amount_changes_the_limit_in_place(self, store: GrantStore) -> None:
+        made = grant("a", 0)
+        store.create(made)
+        with RegionFiles(store) as regions:
+            regions.ensure(made, 1)
+            before = store.region(made.id).stat().st_ino
+            share = replace(made.shares[0], memory_mib=500)
+            regions.ensure(replace(made, shares=(share,)), 1)
+            view = regions.view(made.id, reap=False)
+            assert view is not None
+            assert view.devices[0].limit_bytes == 500 << 20
+            assert store.region(made.id).stat().st_ino == before
+
+    def test_other_devices_need_another_region(self, store: GrantStore) -> None:
+        made = grant("a", 0)
+        store.create(made)
+        with RegionFiles(store) as regions:
+            regions.ensure(made, 1)
+            regions.ensure(replace(grant("a", 1), id=made.id), 1)
+            view = regions.view(made.id, reap=False)
+            assert view is not None
+            assert [d.uuid for d in view.devices] == [UUIDS[1]]
+
+    def test_switches_reach_the_region(self, store: GrantStore) -> None:
+        made = grant("a", 0)
+        store.create(made)
+        with RegionFiles(store) as regions, Region.open(_made(regions, made, store)) as seen:
+            regions.apply(Feedback(id=made.id, blocked=True, sharing=True))
+            assert (seen.snapshot().blocked, seen.snapshot().sharing) == (True, True)
+            regions.apply(Feedback(id=made.id, blocked=False, sharing=False))
+            assert (seen.snapshot().blocked, seen.snapshot().sharing) == (False, False)
+
+    def test_a_file_that_is_no_region_costs_itself_alone(self, store: GrantStore) -> None:
+        good, bad = grant("good", 0), grant("bad", 1)
+        with RegionFiles(store) as regions:
+            for each in (good, bad):
+                store.create(each)
+            regions.ensure(good, 1)
+            store.region(bad.id).write_bytes(b"nonsense")
+            monitor = Monitor(regions, lambda: (bad, good), FakeProbe(), NODE)
+            monitor.see()
+            assert [c.key.name for c in monitor.look.containers] == ["good"]
+            assert monitor.look.errors == 1
+
+
+def _made(regions: RegionFiles, grant: Grant, store: GrantStore) -> Path:
+    regions.ensure(grant, 1)
+    return store.region(grant.id)
+
+
+@dataclass
+class ScriptedRegions:
+    """Regions whose programs the test plays."""
+
+    views: dict[str, RegionView] = field(default_factory=dict)
+    verdicts: dict[str, Feedback] = field(default_factory=dict)
+
+    def view(self, grant_id: str, *, reap: bool) -> RegionView | None:
+        return self.views.get(grant_id)
+
+    def apply(self, verdict: Feedback) -> None:
+        self.verdicts[verdict.id] = verdict
+
+    def launch(self, grant: Grant, launches: int, busy_ns: int, priority: int = 1) -> None:
+        """The container has launched this much so far."""
+        self.views[grant.id] = RegionView(
+            devices=tuple(
+                DeviceView(
+                    uuid=share.uuid,
+                    limit_bytes=share.memory_mib << 20,
+                    used_bytes=600,
+                    context_bytes=100,
+                    module_bytes=200,
+                    launches=launches,
+                    charged_ns=busy_ns,
+                    waited_ns=5_000_000_000,
+                    refused=3,
+                )
+                for share in grant.shares
+            ),
+            processes=1,
+            priority=priority,
+            blocked=False,
+            idle_s=1.5,
+        )
+
+
+class TestLooks:
+    def test_containers_share_a_device_only_while_both_use_it(self) -> None:
+        now, regions = [100.0], ScriptedRegions()
+        one, two, apart = grant("one", 0), grant("two", 0), grant("apart", 1)
+        monitor = Monitor(regions, lambda: (one, two, apart), FakeProbe(), NODE, clock=lambda: now[0])
+
+        def look(*counts: int) -> list[bool]:
+            now[0] += 0.2
+            for each, launches in zip((one, two, apart), counts, strict=True):
+                regions.launch(each, launches, 0)
+            monitor.see()
+            return [regions.verdicts[each.id].sharing for each in (one, two, apart)]
+
+        assert look(5, 5, 5) == [False, False, False], "old counters are no activity"
+        assert look(6, 5, 6) == [False, False, False]
+        assert look(7, 6, 7) == [True, True, False]
+        now[0] += 5
+        assert look(8, 6, 8) == [False, False, False]
+
+    def test_low_priority_waits_for_high(self) -> None:
+        now, regions = [100.0], ScriptedRegions()
+        high, low = grant("high", 0), grant("low", 0)
+        monitor = Monitor(regions, lambda: (high, low), FakeProbe(), NODE, clock=lambda: now[0])
+        for launches in (1, 2):
+            now[0] += 0.2
+            regions.launch(high, launches, 0, priority=0)
+            regions.launch(low, launches, 0, priority=1)
+            monitor.see()
+        assert not regions.verdicts[high.id].blocked
+        assert regions.verdicts[low.id].blocked
+
+    def test_the_share_of_device_time(self) -> None:
+        now, regions = [100.0], ScriptedRegions()
+        one = grant("one", 0)
+        monitor = Monitor(regions, lambda: (one,), FakeProbe(), NODE, clock=lambda: now[0])
+        for tick in range(11):
+            regions.launch(one, tick, tick * 60_000_000)
+            monitor.see()
+            now[0] += 0.2
+        assert monitor.look.containers[0].busy_percent == pytest.approx(30, abs=0.1)
+
+    def test_only_settled_grants_are_looked_at(self) -> None:
+        regions = ScriptedRegions()
+        waiting = replace(grant("one", 0), state=State.TENTATIVE)
+        regions.launch(waiting, 1, 1)
+        monitor = Monitor(regions, lambda: (waiting,), FakeProbe(), NODE)
+        monitor.see()
+        assert monitor.look.containers == ()
+
+
+class TestMetrics:
+    def text(self, *, legacy: bool = False) -> str:
+        regions = ScriptedRegions()
+        one = grant("one", 1)
+        regions.launch(one, 1, 1)
+        monitor = Monitor(regions, lambda: (one,), FakeProbe(), NODE)
+        monitor.see(monitor.see_hosts())
+        registry = CollectorRegistry()
+        registry.register(DeviceCollector(monitor, simulated=True, legacy=legacy))
+        return generate_latest(registry).decode()
+
+    def test_hamis_names_and_labels(self) -> None:
+        text = self.text()
+        host = f'device_index="0",device_type="NVIDIA-NVIDIA A100",device_uuid="{UUIDS[0]}",node="{NODE}",zone="vGPU"'
+        assert f"hami_host_gpu_memory_used_bytes{{{host}}} 1.073741824e+09" in text
+        assert f"hami_host_gpu_utilization_ratio{{{host}}} 42.0" in text
+        assert 'hami_host_gpu_utilization_ratio{device_index="1",device_type="NVIDIA-NVIDIA A100"' not in text
+        container = f'container="main",device_uuid="{UUIDS[1]}",namespace="default",pod="one",vdevice_index="0"'
+        for name, value in (
+            ("hami_vgpu_memory_used_bytes", "600.0"),
+            ("hami_vgpu_memory_limit_bytes", "3.145728e+09"),
+            ("hami_container_device_memory_bytes", "600.0"),
+            ("hami_container_last_kernel_elapsed_seconds", "1.5"),
+            ("hami_vgpu_memory_context_bytes", "100.0"),
+            ("hami_vgpu_memory_module_bytes", "200.0"),
+            ("hami_vgpu_memory_buffer_bytes", "300.0"),
+        ):
+            assert f'{name}{{{container},zone="vGPU"}} {value}' in text
+
+    def test_our_own_series_say_that_the_devices_are_simulated(self) -> None:
+        text = self.text()
+        own = [line for line in text.splitlines() if 'simulated="true"' in line]
+        assert any(line.startswith("hami_container_throttled_seconds_total{") and line.endswith(" 5.0") for line in own)
+        assert any(line.startswith("hami_container_oom_rejections_total{") and line.endswith(" 3.0") for line in own)
+        assert not any(line.startswith("hami_vgpu") for line in own)
+
+    def test_old_names_only_when_asked_for(self) -> None:
+        assert "vGPU_device_memory_usage_in_bytes" not in self.text()
+        text = self.text(legacy=True)
+        labels = f'ctrname="main",deviceuuid="{UUIDS[1]}",podname="one",podnamespace="default",vdeviceid="0"'
+        assert f'vGPU_device_memory_usage_in_bytes{{{labels},zone="vGPU"}} 600.0' in text
+        assert "HostGPUMemoryUsage{" in text
