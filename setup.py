@@ -1,4 +1,4 @@
-"""Builds what pyproject.toml cannot say: two Cython extensions, and the C libraries by CMake.
+"""Builds what pyproject.toml cannot say: the Cython extensions, and the C libraries by CMake.
 
 The interposer and the simulated driver are not Python modules; they travel as data in `hami/native`. `HAMI_BUILD_CHECKED=1`
 builds the extensions with bounds checks, so that the tests can run in both forms.
@@ -27,6 +27,7 @@ DIRECTIVES = {
 
 EXTENSIONS = [
     Extension("hami.alloc._fit", ["hami/alloc/_fit.pyx"], extra_compile_args=["-O2"]),
+    Extension("hami.alloc._mig", ["hami/alloc/_mig.pyx"], extra_compile_args=["-O2"]),
     # The region's words are changed by C code only, so Python is given the interposer's own sources.
     Extension(
         "hami.node._region",
