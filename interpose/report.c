@@ -21,16 +21,22 @@ static struct target current(void)
     return target;
 }
 
+/* The driver judges the program's pointers, of which one may be null; the view needs both figures. */
 CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
 {
     NEED_CUDA(cuMemGetInfo_v2);
     CUresult rc = FORWARD(cuMemGetInfo_v2(free, total));
-    if (rc != CUDA_SUCCESS || !free || !total)
+    if (rc != CUDA_SUCCESS)
+        return rc;
+    size_t real_free = free ? *free : 0, real_total = total ? *total : 0;
+    if ((!free || !total) && FORWARD(cuMemGetInfo_v2(&real_free, &real_total)) != CUDA_SUCCESS)
         return rc;
     struct target target = current();
-    struct account_view seen = view(&target, *total, *free);
-    *free = seen.free;
-    *total = seen.total;
+    struct account_view seen = view(&target, real_total, real_free);
+    if (free)
+        *free = seen.free;
+    if (total)
+        *total = seen.total;
     return rc;
 }
 
@@ -38,12 +44,17 @@ CUresult cuMemGetInfo(unsigned int *free, unsigned int *total)
 {
     NEED_CUDA(cuMemGetInfo);
     CUresult rc = FORWARD(cuMemGetInfo(free, total));
-    if (rc != CUDA_SUCCESS || !free || !total)
+    if (rc != CUDA_SUCCESS)
+        return rc;
+    unsigned int real_free = free ? *free : 0, real_total = total ? *total : 0;
+    if ((!free || !total) && FORWARD(cuMemGetInfo(&real_free, &real_total)) != CUDA_SUCCESS)
         return rc;
     struct target target = current();
-    struct account_view seen = view(&target, *total, *free);
-    *free = (unsigned int)seen.free;
-    *total = (unsigned int)seen.total;
+    struct account_view seen = view(&target, real_total, real_free);
+    if (free)
+        *free = (unsigned int)seen.free;
+    if (total)
+        *total = (unsigned int)seen.total;
     return rc;
 }
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.errno cimport EEXIST, errno
-from libc.stdint cimport int32_t, uint64_t
 from libc.string cimport memset, strncpy
 
 import os
@@ -239,7 +238,7 @@ cdef class Region:
         region_set_sharing(self._mapped(), sharing)
 
     def set_correction(self, int device, *, permille, tenants):
-        """Factor on what launches are charged (1000 = 1), and how many busy containers share the device (0 = unknown)."""
+        """Factor on what launches are charged (1000 = 1); busy containers on the device (0 = unknown)."""
         region_set_correction(self._mapped(), self._device(device), permille, tenants)
 
     def block(self):

@@ -1,4 +1,4 @@
-"""The interposer's own C: each program of `c/` shows one behaviour, plain and under the address and undefined sanitizers."""
+"""The interposer's own C: each program of `c/` shows one behaviour, plain and under two sanitizers."""
 
 import os
 import shutil
@@ -20,10 +20,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     where = {}
     for kind in KINDS:
         build = ROOT / "interpose" / f"build-test{'-' if kind else ''}{kind}"
-        configure = [cmake, "-S", ROOT / "interpose", "-B", build, "-DHAMI_TESTS=ON", f"-DHAMI_SANITIZE={kind}"]
+        configure = [
+            cmake,
+            "-S",
+            str(ROOT / "interpose"),
+            "-B",
+            str(build),
+            "-DHAMI_TESTS=ON",
+            f"-DHAMI_SANITIZE={kind}",
+        ]
         subprocess.run(configure, check=True, capture_output=True)
         targets = [f"test_{program}" for program in PROGRAMS]
-        made = subprocess.run([cmake, "--build", build, "--target", *targets], capture_output=True, text=True, check=False)
+        make = [cmake, "--build", str(build), "--target", *targets]
+        made = subprocess.run(make, capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stdout[-3000:] + made.stderr[-3000:]
         where[kind] = build / "tests"
     return where
