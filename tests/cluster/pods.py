@@ -14,14 +14,14 @@ PREFIX: Final = "nvidia.com/"
 DONE: Final = "hami.io/vgpu-devices-allocated"
 NODE_POLICY: Final = "hami.io/node-scheduler-policy"
 CARD_POLICY: Final = "hami.io/gpu-scheduler-policy"
-IDLE: Final = "exec sleep 1000000"
-"""A script that does nothing until it is told to end."""
+IDLE: Final = "sleep 1000000 & wait"
+"""A script that does nothing until it is told to end: a shell takes a signal in `wait`, but not while a child runs."""
 
 
 def container(name: str = "main", script: str = IDLE, /, **limits: object) -> Json:
     """A container of the probe image that runs `script`; `limits` are `gpu=1, gpumem=3000, gpucores=30, ...`.
 
-    An underscore stands for a hyphen (`gpumem_percentage`). The shell dies on SIGTERM, so pods go quickly.
+    An underscore stands for a hyphen (`gpumem_percentage`). The shell ends on SIGTERM, so pods go quickly.
     """
     resources = {PREFIX + key.replace("_", "-"): value for key, value in limits.items()}
     return {

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from tests.cluster.harness.api import Json
 from tests.cluster.harness.waiting import NotYet, eventually
-from tests.cluster.pods import Namespace, allocation
+from tests.cluster.pods import IDLE, Namespace, allocation
 
 
 def look() -> str:
     """A script that reports what the container sees and then stays."""
-    return "gpuprobe info; exec sleep 1000000"
+    return f"gpuprobe info; {IDLE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ def mixed(number: int) -> Json:
             init = [container("first", "gpuprobe info", gpu=1, gpumem=odd + 2000)]
             return pod(f"mixed-{number}", container("main", script, gpu=1, gpumem=odd), init=init)
         case _:
-            plain = container("plain", "exec sleep 1000000")
+            plain = container("plain")
             containers = [plain, container("main", script, gpu=1, gpumem=odd, gpucores=4)]
     return pod(f"mixed-{number}", *containers)
 

@@ -10,7 +10,7 @@ from tests.cluster.harness.layout import CHECKPOINT, NODE
 from tests.cluster.harness.services import AGENT, SCHEDULER, SCHEDULER_NAME, Services
 from tests.cluster.harness.waiting import eventually
 from tests.cluster.nodes import cards
-from tests.cluster.pods import DONE, Card, Namespace, allocation, container, pod
+from tests.cluster.pods import DONE, IDLE, Card, Namespace, allocation, container, pod
 from tests.cluster.probe import assert_sees_its_own, look, report_of, seen
 
 USE_UUID = "nvidia.com/use-gpuuuid"
@@ -24,7 +24,7 @@ def test_from_request_to_limit(space: Namespace, api: Api, cluster: Cluster, ser
     space.run(
         pod("greedy", container("main", f"exec gpuprobe burn 600 {KERNEL_NS}", gpu=1, gpumem=3000), annotations=pin)
     )
-    script = f"gpuprobe info alloc 3001; gpuprobe burn 5 {KERNEL_NS}; echo finished; exec sleep 1000000"
+    script = f"gpuprobe info alloc 3001; gpuprobe burn 5 {KERNEL_NS}; echo finished; {IDLE}"
     body = pod("share", container("main", script, gpu=1, gpumem=3000, gpucores=30), annotations=pin)
 
     created = space.create(body)

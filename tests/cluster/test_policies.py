@@ -71,7 +71,7 @@ def test_a_count_alone_is_a_whole_device_and_alone_on_it(space: Namespace, a100s
     pin = {USE_UUID: a100s[0].uuid}
     (whole,) = placed(space, "whole", pin, gpu=1)
     assert (whole.uuid, whole.memory_mib, whole.cores) == (a100s[0].uuid, a100s[0].memory_mib, 100)
-    assert "1 device short of memory" in refused(space, "second", pin, gpu=1, gpumem=100)
+    assert "1 short of memory (largest free 0 MiB)" in refused(space, "second", pin, gpu=1, gpumem=100)
 
 
 def test_exclusive_by_all_cores(space: Namespace, a100s: list[RegisteredCard]) -> None:
@@ -223,7 +223,7 @@ def test_a_pod_that_names_its_node_and_does_not_fit_is_refused_clearly(
         return next((str(s["state"]["waiting"].get("message", "")) for s in statuses if "waiting" in s["state"]), None)
 
     def named() -> bool:
-        return "CardInsufficientMemory" in (refusal() or "")
+        return "1 short of memory (largest free 100 MiB)" in (refusal() or "")
 
     eventually("a refusal that names the reason", named, 30)
     document = space.get("named")
