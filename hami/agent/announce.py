@@ -2,23 +2,26 @@
 
 The node is watched, so an annotation that someone deletes or changes is back within one event, and nothing is written
 while the node says what it should. A scheduler of HAMi up to 2.7 asks `Requesting_...` and gives the node up without an
-answer within a minute; it asks again after each answer, so answers are spaced.
+answer within a minute; it asks again after each answer, so answers are spaced. A scheduler of HAMi also locks the node
+for each pod and waits for the plug-in to let go: ours needs no lock and removes one as soon as its pod is served.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import anyio
 
+from hami.alloc.nodelock import may_release
 from hami.kube.client import Kube
-from hami.kube.errors import KubeError
+from hami.kube.errors import Conflict, KubeError
 from hami.kube.pace import Backoff, backoff
 from hami.kube.resources import NODES
 from hami.kube.watch import Deleted, Listed, watch
 from hami.model.device import NodeInventory
-from hami.model.names import DeviceUuid, NodeName
+from hami.model.names import DeviceUuid, NodeName, PodKey
 from hami.model.vendor import Vendor
 from hami.model.wire import node as wire
 from hami.model.wire import pod as keys
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 
 ANSWER_EVERY_S: Final = 20.0
 """Between two handshake answers: three tries within the minute an asking scheduler allows."""
+MOST_SERVED: Final = 64
+"""A lock names one pod, and it is one of the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +85,10 @@ class Announcer:
     """None until the first probe."""
     retry: Backoff = field(default_factory=backoff)
     _live: Mapping[str, Any] | None = None
+    _version: str = ""
+    """Resource version of `_live`."""
+    _served: deque[PodKey] = field(default_factory=lambda: deque(maxlen=MOST_SERVED))
+    """Pods that have all they will get, the latest last."""
     _changed: anyio.Event = field(default_factory=anyio.Event)
     _answered: float = float("-inf")
 
@@ -95,6 +104,11 @@ class Announcer:
             self.announcement = announcement
             self._changed.set()
 
+    def served(self, pod: PodKey) -> None:
+        """A pod has been granted or refused: a lock that names it has no purpose any more."""
+        self._served.append(pod)
+        self._changed.set()
+
     async def follow(self) -> None:
         """Keep `_live` equal to the node, for ever."""
         async for event in watch(self.kube, NODES, field_selector=f"metadata.name={self.node}"):
@@ -105,8 +119,7 @@ class Announcer:
                 case Deleted():
                     self._live = None
                 case _:
-                    annotations = event.object.get("metadata", {}).get("annotations")
-                    self._live = annotations if isinstance(annotations, dict) else {}
+                    self._see(event.object)
                     self._changed.set()
 
     async def run(self) -> None:
@@ -118,6 +131,8 @@ class Announcer:
                 if not await self._write():
                     wait = max(0.1, self._answered + ANSWER_EVERY_S - anyio.current_time())
                 delays = self.retry()
+            except Conflict:
+                log.debug("node %s has changed meanwhile", self.node)
             except KubeError as error:
                 wait = next(delays)
                 log.warning("cannot announce on node %s: %s; again in %.1f s", self.node, error, wait)
@@ -136,12 +151,22 @@ class Announcer:
         if owed and not early:
             state = wire.HandshakeState.REPORTED
             patch[self.announcement.vendor.handshake_key] = wire.write_handshake(state, self.clock())
+        lock = self._live.get(keys.NODE_LOCK)
+        if any(may_release(lock, pod) for pod in self._served):
+            patch[keys.NODE_LOCK] = None
         if patch:
-            node = await self.kube.annotate_node(self.node, patch)
+            # Another lock may have replaced the one that we saw: then nothing is written, and the watch will tell.
+            version = self._version if keys.NODE_LOCK in patch else None
+            node = await self.kube.annotate_node(self.node, patch, resource_version=version)
             log.info("announced on node %s: %s", self.node, ", ".join(sorted(patch)))
             if owed and not early:
                 self._answered = anyio.current_time()
             # The watch will show the same; taking the answer now saves a second patch in between.
-            annotations = node.get("metadata", {}).get("annotations")
-            self._live = annotations if isinstance(annotations, dict) else {}
+            self._see(node)
         return not (owed and early)
+
+    def _see(self, node: Mapping[str, Any]) -> None:
+        metadata = node.get("metadata", {})
+        annotations = metadata.get("annotations")
+        self._live = annotations if isinstance(annotations, dict) else {}
+        self._version = str(metadata.get("resourceVersion") or "")

@@ -55,7 +55,10 @@ class Assignments:
         node: NodeName,
         api: PodApi,
         clock: Callable[[], float],
+        served: Callable[[PodKey], None] = lambda _pod: None,
     ) -> None:
+        """`served` hears of every pod that has been granted all it asks for, or refused."""
+        self._served = served
         self._pods = pods
         self._node = node
         self._vendor = vendor
@@ -100,7 +103,7 @@ class Assignments:
             return found
         fitted = self._fit(node, pod, standing)
         if isinstance(fitted, NodeRefusal):
-            return f"no room on this node for {pod.key}: {in_words([fitted]).partition(': ')[2]}"
+            return f"no room on this node: {in_words([fitted]).partition(': ')[2]}"
         return self._hold(_record(pod, fitted))
 
     def keeps(self, owner: Owner, node: NodeRecord, standing: Standing) -> bool:
@@ -155,11 +158,13 @@ class Assignments:
         self._api.annotate(pod.key, pod.uid, {keys.BIND_PHASE: keys.FAILED})
         if not pod.refused:
             self._api.tell(pod.key, pod.uid, REFUSED, reason)
+        self._served(pod.key)
 
     def succeed(self, pod: NodePod) -> None:
         """Every container of the pod has its grant."""
         self._refused.discard(pod.uid)
         self._api.annotate(pod.key, pod.uid, {keys.BIND_PHASE: keys.SUCCESS})
+        self._served(pod.key)
 
     def _usable(self, pod: NodePod) -> PodRecord | None:
         """What the pod is assigned, if it gives every asking container what that asks for."""

@@ -19,6 +19,7 @@ from hami.agent.assignments import Assignments, Standing
 from hami.agent.inquiry import Inquiry
 from hami.agent.owner import Owner
 from hami.agent.pb.deviceplugin_pb2 import ContainerAllocateResponse
+from hami.agent.podresources import ListedPod
 from hami.agent.pods import NodePod, NodePods
 from hami.agent.preferred import device_of, preferred_ids
 from hami.alloc import grant as contract
@@ -26,7 +27,7 @@ from hami.alloc import request
 from hami.alloc.request import Container
 from hami.model.claim import PodRecord, Share
 from hami.model.device import NodeRecord
-from hami.model.names import DeviceUuid, PodKey, PodUid, WireError
+from hami.model.names import DeviceUuid, PodUid, WireError
 from hami.node.grants import Grant, Holder, State, new_id
 
 log = logging.getLogger(__name__)
@@ -171,9 +172,9 @@ class Grants:
             listed = await self._inquiry.listed()
             if listed is None:
                 return
-            names = {entry.key for entry in listed}
+            in_use = set(self._inquiry.entries())
             for grant in self.grants:
-                if self._is_over(grant, names):
+                if self._is_over(grant, listed, in_use):
                     log.info("grant %s of %s is over", grant.id, _named(grant))
                     await self._remove(grant.id)
                     if grant.holder is not None:
@@ -188,13 +189,15 @@ class Grants:
         self._regions.close(grant_id)
         await anyio.to_thread.run_sync(self._store.remove, grant_id)
 
-    def _is_over(self, grant: Grant, listed: Collection[PodKey]) -> bool:
+    def _is_over(self, grant: Grant, listed: Sequence[ListedPod], in_use: Collection[str]) -> bool:
+        """Whether a grant's pod has ended or gone, with its processes. `in_use` are the checkpoint's grants."""
         if self._clock() - grant.made_unix < KEEP_S or self._regions.alive(grant.id):
             return False
         if grant.holder is None:
-            return True
+            return grant.id not in in_use
         known = self._pods.get(grant.holder.pod_uid)
-        return known is None and grant.holder.key not in listed
+        gone = known is None or known.terminal
+        return gone and grant.holder.key not in {entry.key for entry in listed}
 
     def _is_current(self, grant: Grant) -> bool:
         """Whether a grant's pod still is one of this node's; ids of ended pods are given out again."""
@@ -240,10 +243,10 @@ class Grants:
             return
         entries = self._inquiry.entries()
         for grant in waiting:
-            if grant.id in entries:
-                owner = await self._inquiry.confirmed(grant, entries, ())
-                if owner is not None:
-                    await self._settle(grant, owner)
+            # A pod that is not known yet waits for its first container's start; nobody should wait for it here.
+            owner = self._inquiry.known(grant, entries)
+            if owner is not None:
+                await self._settle(grant, owner)
 
     async def _settle_or_raise(self, grant: Grant) -> bool:
         others = {key for key, other in self._newest().items() if other.id != grant.id}

@@ -68,6 +68,11 @@ class Inquiry:
             log.warning("any of %s may be asking for %d ids", ", ".join(str(o.pod.key) for o in found), count)
         return found[0] if found else None
 
+    def known(self, grant: Grant, entries: Mapping[str, CheckpointEntry]) -> Owner | None:
+        """Whose the grant is by the checkpoint, as far as our picture knows the pod; asks nobody."""
+        entry = entries.get(grant.id)
+        return None if entry is None else _owner(self._pods.by_kubelet_uid(entry.pod_uid), entry.container)
+
     async def confirmed(self, grant: Grant, entries: Mapping[str, CheckpointEntry], granted: Granted) -> Owner | None:
         """Whose the grant is, by the checkpoint, else by the kubelet's pod list; None while neither says.
 

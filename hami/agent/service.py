@@ -37,7 +37,7 @@ from hami.model.device import NodeInventory, NodeRecord
 from hami.model.names import NodeName, PodUid
 from hami.model.settings import DeviceConfig, NodeOverrides, apply_node_overrides
 from hami.model.vendor import Vendor
-from hami.node.grants import GrantStore
+from hami.node.grants import Grant, GrantStore
 from hami.node.installed import HookTree
 from hami.node.notify import DirectoryWatch
 from hami.node.probe import ProbeError
@@ -92,7 +92,7 @@ async def run(settings: AgentSettings) -> None:
             regions = stack.enter_context(RegionFiles(store))
             work: list[_Task] = []
             if settings.role == "monitor":
-                monitor = Monitor(regions, lambda: tuple(store.load().values()), probe, settings.node)
+                monitor = Monitor(regions, _GrantsOnDisk(store), probe, settings.node)
             else:
                 kube = await stack.enter_async_context(Kube.connect(settings.kubeconfig))
                 podlist = PodResources(settings.pod_resources_socket, _vendor(settings).resources.count)
@@ -156,7 +156,7 @@ def _plugin(
         ),
         pods,
         Inquiry(pods, podlist, lambda: read_checkpoint_file(settings.device_plugin_dir, resource), writer),
-        Assignments(pods, vendor, known, settings.node, writer, time.time),
+        Assignments(pods, vendor, known, settings.node, writer, time.time, announcer.served),
         regions,
         node,
         time.time,
@@ -181,6 +181,21 @@ def _plugin(
         ("sweep", partial(_sweep, grants, pods_listed)),
         ("kubelet", serve),
     ]
+
+
+class _GrantsOnDisk:
+    """The grants as another process keeps them, read at most once a second."""
+
+    def __init__(self, store: GrantStore) -> None:
+        self._store = store
+        self._read_s = float("-inf")
+        self._grants: tuple[Grant, ...] = ()
+
+    def __call__(self) -> tuple[Grant, ...]:
+        if time.monotonic() - self._read_s >= RECHECK_S:
+            self._read_s = time.monotonic()
+            self._grants = tuple(self._store.load().values())
+        return self._grants
 
 
 async def _signal() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hami.agent.announce import Announcement, Announcer, difference
 from hami.kube.client import Kube
 from hami.model.device import Links, NodeInventory
+from hami.model.names import PodKey
 from hami.model.wire.node import read_inventory
 from hami.vendors.nvidia import NVIDIA
 from tests.agent.conftest import NODE, UUIDS, device
@@ -138,3 +139,53 @@ async def test_a_server_that_fails_is_tried_again(api: FakeApi, tmp_path: Path) 
         assert announcer.cordoned == {UUIDS[1], "x"}
 
     await running(api, tmp_path, announcement(0), check)
+
+
+LOCK = "hami.io/mutex.lock"
+
+
+@pytest.mark.parametrize(
+    ("value", "goes"),
+    [
+        ("2026-01-01T00:00:00Z,default,served", True),
+        ("2026-01-01T00:00:00Z,default,other", False),
+        ("2026-01-01T00:00:00Z", False),
+        ("nonsense", False),
+    ],
+)
+async def test_a_foreign_schedulers_lock(api: FakeApi, tmp_path: Path, value: str, goes: bool) -> None:
+    said = announcement(0)
+    api.put("nodes", node(**{**said.annotations(), LOCK: value}))
+
+    async def check(announcer: Announcer) -> None:
+        await anyio.sleep(0.1)
+        assert LOCK in notes(api), "its pod has not been served"
+        announcer.served(PodKey("default", "served"))
+        if goes:
+            await until(lambda: LOCK not in notes(api))
+        else:
+            await anyio.sleep(0.2)
+            assert notes(api)[LOCK] == value
+
+    await running(api, tmp_path, said, check)
+
+
+async def test_a_lock_that_another_pod_has_taken_meanwhile_stays(api: FakeApi, tmp_path: Path) -> None:
+    said = announcement(0)
+    api.put("nodes", node(**{**said.annotations(), LOCK: "2026-01-01T00:00:00Z,default,served"}))
+
+    async def check(announcer: Announcer) -> None:
+        await anyio.sleep(0.1)
+        api.fail("PATCH", "nodes", status=409)
+        announcer.served(PodKey("default", "served"))
+        await until(lambda: len(api.asked("PATCH", "nodes")) == 1)
+        (asked,) = api.asked("PATCH", "nodes")
+        assert asked.body is not None
+        assert asked.body["metadata"]["resourceVersion"]
+        current = api.get("nodes", NODE)
+        current["metadata"]["annotations"][LOCK] = "2026-01-01T00:00:01Z,default,next"
+        api.put("nodes", current)
+        await anyio.sleep(0.2)
+        assert notes(api)[LOCK].endswith("next")
+
+    await running(api, tmp_path, said, check)

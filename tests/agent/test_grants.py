@@ -289,6 +289,34 @@ async def test_grants_of_gone_pods_are_swept(rig: Rig) -> None:
     assert list((rig.root / "cdi").iterdir()) == []
 
 
+async def test_an_ended_pod_leaves_its_grant(rig: Rig) -> None:
+    """A finished Job's pods stay in the API for days; a terminal phase is final."""
+    document = pod("a", assigned=card(0) + ";")
+    rig.api.add(document)
+    await rig.run(document)
+    rig.now[0] += 31
+    rig.kubelet.forget(document)
+    await rig.grants.sweep()
+    assert [grant.state for grant in rig.grants.grants] == [State.SETTLED], "its containers may start again"
+    document["status"]["phase"] = "Succeeded"
+    rig.api.add(document)
+    await rig.grants.sweep()
+    assert [grant.state for grant in rig.grants.grants] == []
+
+
+async def test_a_grant_of_a_pod_nobody_knows_waits_for_its_start(rig: Rig) -> None:
+    """The API server is away for longer than a grant without an owner is kept; its image is still being pulled."""
+    document = pod("a", assigned=card(0) + ";")
+    await rig.kubelet.admit(document)
+    rig.now[0] += 1000
+    await rig.grants.sweep()
+    with pytest.raises(GRPCError, match="does not say yet"):
+        await rig.kubelet.start_container(document, "main")
+    rig.api.add(document, shown=False)
+    await rig.kubelet.start_container(document, "main")
+    assert rig.limits("a") == [(UUIDS[0], 3000, 30)]
+
+
 async def test_health_reaches_the_kubelet(rig: Rig) -> None:
     changed = rig.kubelet.listed_changed
     rig.devices.set((device(0, healthy=False), device(1)))
