@@ -78,7 +78,7 @@ def cuda_rows(headers: list[str], typedefs: list[str]) -> list[Row]:
 def nvml_names(headers: list[str]) -> list[str]:
     names: set[str] = set()
     for header in headers:
-        names |= set(re.findall(r"\bDECLDIR\s+(nvml\w+)\s*\(", header))
+        names |= set(re.findall(r"\bDECLDIR\s+(?:char\s*\*\s*)?(nvml\w+)\s*\(", header))
         for plain, versioned in re.findall(r"^\s*#define\s+(nvml[A-Z]\w+)\s+(nvml\w+_v\d+)\s*$", header, re.M):
             names |= {plain, versioned}
     return sorted(names)

@@ -1,10 +1,11 @@
 """Machines for tests of the simulated driver: described inline, compiled to a state file, used by clients."""
 
+import mmap
 from pathlib import Path
 from typing import Any
 
 from hami.model.machine import read_machine
-from hami.node.simulated import compile_state, environment
+from hami.node.simulated import compile_state, environment, state_view
 from tests.interpose.cuda_client import Client
 
 A100 = "NVIDIA A100-SXM4-80GB"
@@ -28,3 +29,20 @@ class Simulation:
     @property
     def uuids(self) -> list[str]:
         return [str(device.uuid) for device in self.machine.devices]
+
+
+class ManualClock:
+    """The machine's clock in the test's hands."""
+
+    def __init__(self, machine: Simulation) -> None:
+        with machine.state.open("r+b") as file:
+            self._state = state_view(mmap.mmap(file.fileno(), 0))
+        self._state.manual_ns = 1_000_000_000
+
+    @property
+    def now(self) -> int:
+        return int(self._state.manual_ns)
+
+    @now.setter
+    def now(self, value: int) -> None:
+        self._state.manual_ns = value

@@ -1,7 +1,6 @@
 """The simulated driver's device time: turns between processes, waiting, events, and what NVML says of it."""
 
 import json
-import mmap
 import subprocess
 import sys
 import threading
@@ -11,27 +10,9 @@ from typing import Any
 
 import pytest
 
-from hami.node.simulated import state_view
-from tests.interpose.simulation import A100, Simulation
+from tests.interpose.simulation import A100, ManualClock, Simulation
 
 MS = 1_000_000
-
-
-class ManualClock:
-    """The machine's clock in the test's hands."""
-
-    def __init__(self, machine: Simulation) -> None:
-        with machine.state.open("r+b") as file:
-            self._state = state_view(mmap.mmap(file.fileno(), 0))
-        self._state.manual_ns = 1_000_000_000
-
-    @property
-    def now(self) -> int:
-        return int(self._state.manual_ns)
-
-    @now.setter
-    def now(self, value: int) -> None:
-        self._state.manual_ns = value
 
 
 def test_a_wait_takes_exactly_the_kernels_time(tmp_path: Path) -> None:
