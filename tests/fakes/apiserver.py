@@ -64,8 +64,8 @@ class FakeApi:
         self.faults: list[Fault] = []
         self.username = "system:serviceaccount:kube-system:hami-scheduler"
         self.address = ""
-        self._history: list[tuple[int, str, str, Json]] = []
-        """version, type, plural, object."""
+        self._history: list[tuple[int, str, Json | None, Json | None]] = []
+        """version, plural, the object before and after."""
         self._changed = asyncio.Event()
         self._epoch = 0
         self._bookmarks = 0
@@ -117,7 +117,7 @@ class FakeApi:
         self.version += 1
         metadata["resourceVersion"] = str(self.version)
         self.objects[plural][key] = obj
-        self._record("MODIFIED" if old else "ADDED", plural, obj)
+        self._record(plural, old, obj)
         return copy.deepcopy(obj)
 
     def remove(self, plural: str, name: str, namespace: str = "") -> None:
@@ -125,7 +125,7 @@ class FakeApi:
         obj = self.objects[plural].pop((namespace, name))
         self.version += 1
         obj["metadata"]["resourceVersion"] = str(self.version)
-        self._record("DELETED", plural, obj)
+        self._record(plural, obj, None)
 
     def get(self, plural: str, name: str, namespace: str = "") -> Json:
         return copy.deepcopy(self.objects[plural][(namespace, name)])
@@ -278,21 +278,20 @@ class FakeApi:
             status = {"kind": "Status", "code": 410, "reason": "Expired", "message": f"too old: {version}"}
             await answer.write(_frame("ERROR", status))
             return answer
-        shown = {
-            obj["metadata"]["uid"] for obj in self.objects.get(plural, {}).values() if selects(obj)
-        }  # what the client has listed; good enough for selectors that objects leave but do not enter again
         while epoch == self._epoch:
-            for at, kind, of, obj in [entry for entry in self._history if entry[0] > version]:
+            for at, of, before, after in [entry for entry in self._history if entry[0] > version]:
                 version = at
-                if of == plural and (not namespace or obj["metadata"].get("namespace") == namespace):
-                    uid = obj["metadata"]["uid"]
-                    if kind != "DELETED" and not selects(obj):
-                        if uid in shown:
-                            shown.discard(uid)
-                            await answer.write(_frame("DELETED", obj))
-                        continue
-                    shown.add(uid)
-                    await answer.write(_frame(kind, obj))
+                if of != plural or (namespace and namespace != (after or before or {})["metadata"].get("namespace")):
+                    continue
+                # As the server does: what enters or leaves the selection is added or deleted.
+                was, is_now = before is not None and selects(before), after is not None and selects(after)
+                if is_now:
+                    await answer.write(_frame("MODIFIED" if was else "ADDED", after))
+                elif was:
+                    last = copy.deepcopy(after or before)
+                    assert last is not None
+                    last["metadata"]["resourceVersion"] = str(at)
+                    await answer.write(_frame("DELETED", last))
             if bookmarks != self._bookmarks:
                 bookmarks, version = self._bookmarks, self.version
                 await answer.write(_frame("BOOKMARK", {"metadata": {"resourceVersion": str(version)}}))
@@ -301,8 +300,8 @@ class FakeApi:
                 await changed.wait()
         return answer
 
-    def _record(self, kind: str, plural: str, obj: Json) -> None:
-        self._history.append((self.version, kind, plural, copy.deepcopy(obj)))
+    def _record(self, plural: str, before: Json | None, after: Json | None) -> None:
+        self._history.append((self.version, plural, before, copy.deepcopy(after)))
         self._wake()
 
     def _wake(self) -> None:
@@ -310,7 +309,7 @@ class FakeApi:
         self._changed = asyncio.Event()
 
 
-def _frame(kind: str, obj: Json) -> bytes:
+def _frame(kind: str, obj: Json | None) -> bytes:
     return json.dumps({"type": kind, "object": obj}).encode() + b"\n"
 
 

@@ -5,6 +5,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import anyio
+
 LONGEST_S = 0.5
 """CPU seconds that one callback may take; far above what a decision needs, far below what a person would not notice."""
 
@@ -41,9 +43,9 @@ async def guarded_loop() -> AsyncIterator[None]:
 
 async def eventually(true: Callable[[], bool], within_s: float = 5.0) -> None:
     """Wait until something is true, or fail after `within_s`."""
-    async with asyncio.timeout(within_s):
+    with anyio.fail_after(within_s):
         while not true():  # noqa: ASYNC110 -- what is waited for has no event of its own
-            await asyncio.sleep(0.005)
+            await anyio.sleep(0.005)
 
 
 def _of_the_runner(task: asyncio.Task[object]) -> bool:

@@ -42,7 +42,8 @@ class Running:
         made = SchedulerSettings(scheduler_name="hami-scheduler", **settings)
         options = options or Options(http=LOOPBACK, metrics=LOOPBACK)
         self.service = Scheduler(self.kube, registry(config), made, options, username=self.api.username)
-        async with anyio.create_task_group() as tasks, aiohttp.ClientSession() as self.http:
+        # The session is outside: closing it inside would meet the cancellation, which would hide a failed assertion.
+        async with aiohttp.ClientSession() as self.http, anyio.create_task_group() as tasks:
             self.bound = await tasks.start(self.service.run)
             if wait:
                 await self.until(lambda: self.service.picture.listed)
