@@ -1,7 +1,7 @@
 """Builds what pyproject.toml cannot say: the Cython extensions, and the C libraries by CMake.
 
-The interposer and the simulated driver are not Python modules; they travel as data in `hami/native`. `HAMI_BUILD_CHECKED=1`
-builds the extensions with bounds checks, so that the tests can run in both forms.
+The interposer and the simulated driver are not Python modules; they travel as data in `hami/native`.
+`HAMI_BUILD_CHECKED=1` builds the extensions with bounds checks, so that the tests can run in both forms.
 """
 
 import os
