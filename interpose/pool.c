@@ -19,6 +19,7 @@ struct pool {
 };
 
 static struct pool pools[POOLS];
+static int pools_end; /* entries from here on were never used; grows only */
 static uint64_t graphs_counted[REGION_DEVICES];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -26,14 +27,18 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct pool *entry_of(CUmemoryPool handle, int device, bool add)
 {
     struct pool *vacant = NULL;
-    for (int i = 0; i < POOLS; i++) {
+    for (int i = 0; i < pools_end; i++) {
         if (pools[i].handle == handle)
             return &pools[i];
         if (!pools[i].handle && !vacant)
             vacant = &pools[i];
     }
+    if (!vacant && pools_end < POOLS)
+        vacant = &pools[pools_end];
     if (!add || !vacant)
         return NULL;
+    if (vacant == &pools[pools_end])
+        __atomic_store_n(&pools_end, pools_end + 1, __ATOMIC_RELAXED);
     *vacant = (struct pool){.handle = handle, .device = device};
     return vacant;
 }
@@ -86,11 +91,13 @@ void pool_refresh_graphs(CUdevice driver, int device)
 
 void pool_refresh(void)
 {
-    pthread_mutex_lock(&lock);
-    for (int i = 0; i < POOLS; i++)
-        if (pools[i].handle)
-            refresh_entry(&pools[i]);
-    pthread_mutex_unlock(&lock);
+    if (__atomic_load_n(&pools_end, __ATOMIC_RELAXED) > 0) {
+        pthread_mutex_lock(&lock);
+        for (int i = 0; i < pools_end; i++)
+            if (pools[i].handle)
+                refresh_entry(&pools[i]);
+        pthread_mutex_unlock(&lock);
+    }
     for (int device = 0; device < REGION_DEVICES; device++)
         if (graphs_counted[device])
             pool_refresh_graphs(driver_device(device), device);
@@ -100,7 +107,7 @@ bool pool_trim(int device)
 {
     uint64_t freed = 0;
     pthread_mutex_lock(&lock);
-    for (int i = 0; i < POOLS; i++) {
+    for (int i = 0; i < pools_end; i++) {
         struct pool *pool = &pools[i];
         if (!pool->handle || pool->device != device)
             continue;
@@ -119,6 +126,7 @@ void pool_forget(void)
     pthread_mutex_init(&lock, NULL);
     memset(pools, 0, sizeof pools);
     memset(graphs_counted, 0, sizeof graphs_counted);
+    pools_end = 0;
 }
 
 /* ---- allocation */
