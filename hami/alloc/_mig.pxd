@@ -36,7 +36,7 @@ cdef struct Grid:
     int32_t states            # size of every table by state
     int32_t count             # profiles with at least one usable placement
     int32_t place_count
-    Place[MOST_PLACES] places # grouped by profile, in the order in which ties are broken
+    Place[MOST_PLACES] places  # grouped by profile, in the order in which ties are broken
     int32_t[MOST_PROFILES] first    # places first[p]:first[p + 1] belong to profile p
     int32_t[MOST_PROFILES] index    # its position in the list the node registered
     int32_t[MOST_PROFILES] size     # memory slices of one instance, in units
@@ -69,8 +69,8 @@ cdef struct PlanTable:
     WishTable* wish[MOST_KINDS]
     int32_t kinds
     int32_t sets
-    int32_t[MOST_KINDS] radix # weight of digit t: set + radix[t] is one more of wish t
-    int32_t[MOST_KINDS] count # most of wish t
+    int32_t[MOST_KINDS] radix  # weight of digit t: set + radix[t] is one more of wish t
+    int32_t[MOST_KINDS] count  # most of wish t
     int64_t* cost             # cost[state * sets + set]: waste and final loss, NO_COST, or UNKNOWN
     Step* step                # what to place first
 
