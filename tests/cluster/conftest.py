@@ -1,5 +1,6 @@
 """One cluster with hami in it for all tests of this folder, and a namespace for each."""
 
+import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
@@ -10,7 +11,6 @@ import pytest
 
 from tests.cluster.audit import Audit
 from tests.cluster.harness.api import Api
-from tests.cluster.harness.binaries import Missing
 from tests.cluster.harness.cluster import Cluster, claimed
 from tests.cluster.harness.services import AGENT, SCHEDULER, Services, kube_scheduler_configuration
 from tests.cluster.pods import Namespace, unique
@@ -37,15 +37,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The bare cluster, with kube-scheduler set up to ask the extender; gone afterwards without a trace."""
+    """The bare cluster, with kube-scheduler set up to ask the extender; gone afterwards without a trace.
+
+    Without root the tests are skipped; whatever else is missing is an error, so that no run passes by not running.
+    """
+    skip_unless_root()
     # A terminated run is to clean up as an interrupted one does.
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with claimed() as layout, Cluster(layout) as running:
             running.up(kube_scheduler_configuration(layout, running.pki.ca))
             yield running
-    except Missing as missing:
-        pytest.skip(str(missing))
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -91,6 +93,11 @@ def space(cluster: Cluster, services: Services, request: pytest.FixtureRequest) 
             print(f"===== end of the log of {name}\n{cluster.processes.tail(name, 60)}")
     namespace.close()
     assert not ended, f"{' and '.join(ended)} ended during the test"
+
+
+def skip_unless_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("starts a kubelet and containers, which takes root: run `sudo make test-cluster`")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

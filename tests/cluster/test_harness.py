@@ -9,10 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
+from tests.cluster.conftest import skip_unless_root
 from tests.cluster.harness import sweep
-from tests.cluster.harness.binaries import Missing
 from tests.cluster.harness.cluster import Cluster, claimed
 from tests.cluster.harness.images import BUSYBOX
 from tests.cluster.harness.layout import REPOSITORY, recorded, state_folder
@@ -46,16 +44,8 @@ def run_a_pod(cluster: Cluster) -> Namespace:
     return space
 
 
-@pytest.fixture(autouse=True)
-def _possible() -> None:
-    try:
-        with claimed():
-            pass
-    except Missing as missing:
-        pytest.skip(str(missing))
-
-
 def test_a_crashed_run_is_cleared_away_by_the_next_and_leaves_nothing() -> None:
+    skip_unless_root()
     folders = [path for path in ("/var/lib/kubelet", "/var/lib/cni", "/run/containerd") if not Path(path).exists()]
     with subprocess.Popen(
         [sys.executable, "-c", _CRASHING], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True

@@ -11,7 +11,8 @@ import sys
 from tests.cluster.harness import binaries, sweep
 from tests.cluster.harness.binaries import Missing
 from tests.cluster.harness.cluster import Cluster, claimed
-from tests.cluster.harness.layout import REPOSITORY, recorded, state_folder
+from tests.cluster.harness.images import PROBE
+from tests.cluster.harness.layout import recorded, state_folder
 from tests.cluster.harness.processes import Processes
 from tests.cluster.harness.services import Services, kube_scheduler_configuration
 
@@ -48,7 +49,8 @@ def up() -> int:
             cluster.down()
             raise
         cluster.leave_standing()
-    example = REPOSITORY / "examples" / "nvidia" / "default_use.yaml"
+    example = layout.state / "try.yaml"
+    example.write_text(_EXAMPLE, encoding="ascii")
     print(f"""
 A one-node Kubernetes with hami is running; its six devices are simulated, everything else is real.
 
@@ -56,23 +58,36 @@ A one-node Kubernetes with hami is running; its six devices are simulated, every
   alias kubectl={cluster.kubectl}
 
   kubectl get nodes -o wide
-  kubectl run try --image=localhost/hami-probe:1 --image-pull-policy=Never --restart=Never \\
-    --overrides='{_OVERRIDES}' -- -c 'gpuprobe info alloc 4000'
-  kubectl logs try
+  kubectl apply -f {example}        # 3,000 MiB and 30 % of a device
+  kubectl logs try                  # what CUDA and NVML show inside, and an allocation of 4,000 MiB
+  kubectl exec try -- gpuprobe burn 5 1000000
   kubectl describe pod try
 
-The image localhost/hami-probe:1 is the only one with the probe; there is no registry.
-{example.relative_to(REPOSITORY)} and its neighbours show requests; put this image in them to run them here.
+There is no registry here: the image in that file is the one to use. More requests to try: examples/nvidia
 Logs: {layout.logs}
 End it: {sys.executable} -m tests.cluster.harness down
 """)
     return 0
 
 
-_OVERRIDES = (
-    '{"spec":{"containers":[{"name":"try","image":"localhost/hami-probe:1","imagePullPolicy":"Never",'
-    '"args":["-c","gpuprobe info alloc 4000"],"resources":{"limits":{"nvidia.com/gpu":1,"nvidia.com/gpumem":3000}}}]}}'
-)
+_EXAMPLE = f"""\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: try
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: {PROBE}
+      imagePullPolicy: Never
+      command: ["sh", "-c", "gpuprobe info alloc 4000; exec sleep 1000000"]
+      resources:
+        limits:
+          nvidia.com/gpu: 1
+          nvidia.com/gpumem: 3000
+          nvidia.com/gpucores: 30
+"""
 
 
 def down() -> int:

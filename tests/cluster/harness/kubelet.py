@@ -82,6 +82,8 @@ class Kubelet:
             "protectKernelDefaults": False,
             "makeIPTablesUtilChains": False,
             "resolvConf": "",
+            # Nobody serves names here; without an address every pod would get a warning.
+            "clusterDNS": ["10.96.0.10"],
             "syncFrequency": "5s",
             "nodeStatusUpdateFrequency": "4s",
             # The default of five image pulls and ten status writes a second would slow a burst of pods, not test it.
