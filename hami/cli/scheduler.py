@@ -197,5 +197,6 @@ def _log(debug: bool) -> None:
         format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    # A line a request of the transport's is never what is looked for.
-    logging.getLogger("asyncio").setLevel(logging.INFO)
+    # What the libraries below say about their own coming and going is never what is looked for.
+    for library in ("asyncio", "uvicorn.error"):
+        logging.getLogger(library).setLevel(logging.WARNING)

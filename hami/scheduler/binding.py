@@ -24,7 +24,7 @@ from hami.model.wire import extender as wire
 from hami.model.wire.extender import BindCall
 from hami.scheduler.clock import Clock
 from hami.scheduler.counters import Counters
-from hami.scheduler.events import EventWriter, Subject
+from hami.scheduler.events import Subject, Teller
 from hami.scheduler.extender import Extender, NotDeciding
 from hami.scheduler.holds import Hold, Holds, State
 from hami.scheduler.locks import LockError, NodeLocks
@@ -64,7 +64,7 @@ class Binder:
         holds: Holds,
         waiting: Waiting,
         locks: NodeLocks,
-        events: EventWriter,
+        events: Teller,
         counters: Counters,
         clock: Clock,
         retry: Backoff | None = None,

@@ -9,7 +9,7 @@ import logging
 import socket
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 
@@ -54,6 +54,13 @@ class Note:
         """The Event's name: equal for equal notes, so a restart finds the one that is there."""
         parts = "\0".join((self.subject.kind, self.subject.uid, self.reason, self.message))
         return f"{self.subject.name[:220]}.{hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()}"
+
+
+class Teller(Protocol):
+    """Whoever takes notes."""
+
+    def tell(self, subject: Subject, reason: str, message: str, *, warning: bool = False) -> None:
+        """Say something about an object. Never waits and never fails."""
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from hami.model.wire.extender import FilterCall
 from hami.scheduler import verdicts
 from hami.scheduler.clock import Clock
 from hami.scheduler.counters import Counters
-from hami.scheduler.events import EventWriter, Subject
+from hami.scheduler.events import Subject, Teller
 from hami.scheduler.holds import Hold, Holds, State
 from hami.scheduler.leader import Leadership
 from hami.scheduler.waiting import Waiting
@@ -45,7 +45,7 @@ class Extender:
         picture: Picture,
         holds: Holds,
         waiting: Waiting,
-        events: EventWriter,
+        events: Teller,
         leadership: Leadership,
         counters: Counters,
         settings: SchedulerSettings,

@@ -153,7 +153,9 @@ class Scheduler:
             if certificate is not None:
                 tasks.start_soon(certificate.follow, name="follow certificate")
             bound = await self._listen(tasks, certificate)
-            log.info("listening: %s", bound)
+            log.info(
+                "listening: http %s, extender %s, metrics %s", bound.http, bound.extender or bound.http, bound.metrics
+            )
             task_status.started(bound)
 
     async def _listen(self, tasks: anyio.abc.TaskGroup, certificate: Certificate | None) -> Bound:
