@@ -1,0 +1,115 @@
+"""The compute limit beside neighbours, in device time that the simulated machine really gave: it keeps its own account.
+
+Each test takes a few seconds of real time, because shares are shares of time.
+"""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.interpose.container import Container, Probe
+from tests.interpose.simulation import Simulation
+
+MS = 1_000_000
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Simulation:
+    return Simulation(tmp_path)
+
+
+def _share(probe: Probe) -> float:
+    """Percent of the time in which the program's kernels had the device."""
+    return 100 * float(probe.answers()[-1]["share"])
+
+
+def _greedy(machine: Simulation, seconds: float, kernel_ns: int) -> Probe:
+    """A neighbour without the library, which takes what it can get."""
+    return Probe(["burn", seconds, kernel_ns], machine.environment(NVIDIA_VISIBLE_DEVICES=machine.uuids[0]))
+
+
+def test_alone(tmp_path: Path, machine: Simulation) -> None:
+    container = Container(tmp_path / "one", machine, cores=30)
+    assert _share(container.start("burn", 3, MS)) == pytest.approx(30, abs=3)
+    (device,) = container.region.snapshot().devices
+    # What was charged is what was obtained.
+    assert device.charged_ns / (device.launches * MS) == pytest.approx(1, abs=0.1)
+    assert device.waited_ns > 1_000 * MS
+
+
+@pytest.mark.parametrize("kernel_ns", [100_000, MS], ids=["0.1ms", "1ms"])
+def test_beside_a_greedy_neighbour(tmp_path: Path, machine: Simulation, kernel_ns: int) -> None:
+    container = Container(tmp_path / "one", machine, cores=30)
+    neighbour = _greedy(machine, 6, kernel_ns)
+    time.sleep(0.5)
+    assert _share(container.start("burn", 5, kernel_ns)) == pytest.approx(30, abs=3)
+    neighbour.kill()
+
+
+def test_two_limited_neighbours(tmp_path: Path, machine: Simulation) -> None:
+    one, other = Container(tmp_path / "one", machine, cores=20), Container(tmp_path / "other", machine, cores=50)
+    probes = one.start("burn", 4, MS), other.start("burn", 4, MS)
+    assert [_share(probe) for probe in probes] == [pytest.approx(20, abs=3), pytest.approx(50, abs=5)]
+
+
+def test_processes_of_a_container_share_one_account(tmp_path: Path, machine: Simulation) -> None:
+    container = Container(tmp_path / "one", machine, cores=40)
+    probes = [container.start("burn", 3, MS) for _ in range(3)]
+    assert sum(_share(probe) for probe in probes) == pytest.approx(40, abs=5)
+
+
+def test_limit_rests_while_nobody_else_is_there(tmp_path: Path, machine: Simulation) -> None:
+    container = Container(tmp_path / "one", machine, cores=30)
+    container.region.set_sharing(False)
+    assert _share(container.start("burn", 1, MS)) > 40
+    forced = Container(tmp_path / "two", machine, cores=30, GPU_CORE_UTILIZATION_POLICY="force")
+    forced.region.set_sharing(False)
+    assert _share(forced.start("burn", 3, MS)) == pytest.approx(30, abs=3)
+    disabled = Container(tmp_path / "three", machine, cores=30, GPU_CORE_UTILIZATION_POLICY="disable")
+    assert _share(disabled.start("burn", 1, MS)) > 40
+
+
+def test_sharing_and_limits_change_under_way(tmp_path: Path, machine: Simulation) -> None:
+    container = Container(tmp_path / "one", machine, cores=10)
+    probe = container.start("burn", 3, MS)
+    time.sleep(1.5)
+    container.region.set_limit(0, 0, 50)
+    assert _share(probe) == pytest.approx(30, abs=4)
+
+
+def test_blocked_launches_wait_and_go_on_at_once(tmp_path: Path, machine: Simulation) -> None:
+    container = Container(tmp_path / "one", machine)
+    probe = container.start("burn", 2.5, MS)
+
+    def launches() -> int:
+        return container.region.snapshot().devices[0].launches
+
+    deadline = time.monotonic() + 5
+    while launches() == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    container.region.block()
+    assert container.region.snapshot().blocked
+    time.sleep(0.2)
+    blocked = launches()
+    time.sleep(0.4)
+    assert launches() == blocked
+    container.region.unblock()
+    time.sleep(0.2)
+    assert launches() > blocked
+    assert container.region.snapshot().recent_kernel == 2
+    probe.answers()
+
+
+def test_activity_is_seen_without_any_limit(tmp_path: Path, machine: Simulation) -> None:
+    container = Container(tmp_path / "one", machine)
+    assert container.region.snapshot().last_kernel_unix == 0
+    for _ in range(2):
+        container.region.decay()
+    assert container.region.snapshot().recent_kernel == 0
+    (burn,) = container.run("burn", 0.3, MS)
+    seen = container.region.snapshot()
+    assert seen.recent_kernel == 2
+    assert seen.last_kernel_unix == pytest.approx(time.time(), abs=5)
+    container.region.reap()
+    assert seen.devices[0].launches == container.region.snapshot().devices[0].launches == burn["launches"]
