@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from google.protobuf.message import DecodeError
+
 from hami.agent.pb.deviceplugin_pb2 import CDIDevice, ContainerAllocateResponse
 from hami.agent.pb.deviceplugin_pb2 import Mount as MountMessage
 from hami.alloc import grant as contract
@@ -21,7 +23,7 @@ from hami.model.names import DeviceUuid
 from hami.model.settings import NvidiaConfig
 from hami.model.vendor import Vendor
 from hami.model.wire.grant import POLICIES, write_grant
-from hami.node.grants import CDI_KIND, GrantStore
+from hami.node.grants import CDI_KIND, Grant, GrantStore
 
 NO_DEVICE: Final = "void"
 """What the vendor's runtime takes as: leave this container alone."""
@@ -63,16 +65,21 @@ class Wording:
             preload=str(tree.preload),
         )
 
-    def allocate(self, grant_id: str, visible: Sequence[DeviceUuid], *, preload: bool) -> ContainerAllocateResponse:
-        """The answer. `visible` and `preload` matter to the environment strategy only: with CDI the device decides."""
-        paths = self.paths(grant_id)
+    def allocate(self, grant: Grant, *, preload: bool) -> ContainerAllocateResponse:
+        """The answer. With CDI everything that depends on the owner is left to the device.
+
+        The environment strategy names the devices and the limits that the thought owner gets: for the runtime, for
+        people and for old libraries. Ours obeys the grant file.
+        """
+        paths = self.paths(grant.id)
         env = {**contract.fixed_env(self.nvidia, paths), **self.additions.env}
         answer = ContainerAllocateResponse()
         if self.strategy == "cdi":
             preload = False
-            answer.cdi_devices.append(CDIDevice(name=f"{CDI_KIND}={grant_id}"))
+            answer.cdi_devices.append(CDIDevice(name=f"{CDI_KIND}={grant.id}"))
         else:
-            env[self.vendor.env.visible] = ",".join(visible) or NO_DEVICE
+            env |= contract.owner_env(grant.shares, self.vendor, visible=False)
+            env[self.vendor.env.visible] = ",".join(grant.visible) or NO_DEVICE
         answer.envs.update(env)
         for mount in (*contract.mounts(paths, preload=preload), *self.additions.mounts):
             answer.mounts.append(
@@ -80,10 +87,13 @@ class Wording:
             )
         return answer
 
-    def env_limits(self, shares: Sequence[Share]) -> Mapping[str, str]:
-        """Limits for the answer of the environment strategy: what the thought owner gets, for people and old
-        libraries. Ours obeys the grant file."""
-        return contract.owner_env(shares, self.vendor, visible=False)
+    def visible_in(self, answer: bytes) -> tuple[DeviceUuid, ...]:
+        """The devices that an earlier answer, as the kubelet stored it, has shown; none with CDI."""
+        try:
+            shown = ContainerAllocateResponse.FromString(answer).envs.get(self.vendor.env.visible, "")
+        except DecodeError:
+            return ()
+        return tuple(DeviceUuid(uuid) for uuid in shown.split(",") if uuid and uuid != NO_DEVICE)
 
     def edits(self, grant_id: str, shares: Sequence[Share], container: Container | None) -> dict[str, Any]:
         """What the grant's CDI device does to the container; without shares it shows no device."""

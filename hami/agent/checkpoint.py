@@ -31,8 +31,10 @@ class CheckpointEntry:
     """A static pod's is its configuration hash, not the mirror pod's uid."""
     container: str
     device_ids: frozenset[str]
+    answer: bytes
+    """What we answered, as the kubelet stored it."""
     grant: str | None
-    """Our grant id, found in the answer the kubelet stored."""
+    """Our grant id, found in the answer."""
 
 
 def read_checkpoint(data: bytes, resource: str) -> tuple[CheckpointEntry, ...]:
@@ -74,11 +76,14 @@ def _entry(raw: Any, resource: str) -> Iterator[CheckpointEntry]:
     uid, container = raw.get("PodUID"), raw.get("ContainerName")
     if not isinstance(uid, str) or not isinstance(container, str):
         return
+    answer = _answer(raw.get("AllocResp"))
+    found = GRANT_PATH.search(answer)
     yield CheckpointEntry(
         pod_uid=PodUid(uid),
         container=container,
         device_ids=frozenset(_ids(raw.get("DeviceIDs"))),
-        grant=_grant(raw.get("AllocResp")),
+        answer=answer,
+        grant=found[1].decode() if found else None,
     )
 
 
@@ -90,12 +95,8 @@ def _ids(raw: Any) -> Iterator[str]:
             yield from (item for item in group if isinstance(item, str))
 
 
-def _grant(raw: Any) -> str | None:
-    if not isinstance(raw, str):
-        return None
+def _answer(raw: Any) -> bytes:
     try:
-        answer = base64.b64decode(raw, validate=True)
+        return base64.b64decode(raw, validate=True) if isinstance(raw, str) else b""
     except (binascii.Error, ValueError):
-        return None
-    found = GRANT_PATH.search(answer)
-    return found[1].decode() if found else None
+        return b""

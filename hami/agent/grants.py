@@ -10,21 +10,19 @@ Who owns a grant is found by `inquiry`, what it gets is decided by `assignments`
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 
-from hami.agent.answer import Wording
 from hami.agent.assignments import Assignments, Standing
 from hami.agent.inquiry import Inquiry
+from hami.agent.opening import Opening, Regions
 from hami.agent.owner import Owner
 from hami.agent.pb.deviceplugin_pb2 import ContainerAllocateResponse
 from hami.agent.podresources import ListedPod
 from hami.agent.pods import NodePod, NodePods
 from hami.agent.preferred import device_of, preferred_ids
-from hami.alloc import grant as contract
 from hami.alloc import request
-from hami.alloc.request import Container
 from hami.model.claim import PodRecord, Share
 from hami.model.device import NodeRecord
 from hami.model.names import DeviceUuid, PodUid, WireError
@@ -44,28 +42,12 @@ class NotGranted(Exception):
     """The container must not start now; the kubelet puts the text into an event of the pod."""
 
 
-class Regions(Protocol):
-    """The shared regions of grants."""
-
-    def ensure(self, grant: Grant, priority: int) -> None:
-        """Have a region with the grant's devices and limits; one with live processes is never made anew."""
-        ...
-
-    def alive(self, grant_id: str) -> bool:
-        """Whether a process of the grant's container still runs."""
-        ...
-
-    def close(self, grant_id: str) -> None:
-        """Let go of a region that is about to be deleted."""
-        ...
-
-
 class Grants:
     """Every grant of one family on this node."""
 
     def __init__(
         self,
-        wording: Wording,
+        opening: Opening,
         pods: NodePods,
         inquiry: Inquiry,
         assignments: Assignments,
@@ -74,8 +56,9 @@ class Grants:
         clock: Callable[[], float],
     ) -> None:
         """`node` gives this node as it is now, None before the first probe; `clock` Unix seconds."""
-        self._wording = wording
-        self._store = wording.store
+        self._opening = opening
+        self._wording = opening.wording
+        self._store = opening.wording.store
         self._pods = pods
         self._inquiry = inquiry
         self._assignments = assignments
@@ -97,7 +80,7 @@ class Grants:
         for problem in self._store.problems:
             log.error("a grant cannot be read: %s", problem)
         for grant in self._grants.values():
-            self._write_device(grant)
+            self._opening.restore(grant)
         log.info("%d grants taken over", len(self._grants))
 
     # The kubelet's calls
@@ -117,14 +100,9 @@ class Grants:
                 holder=_holder(owner),
                 shares=shares,
             )
-            await anyio.to_thread.run_sync(self._store.create, grant)
+            await anyio.to_thread.run_sync(self._opening.create, grant)
             self._grants[grant.id] = grant
-            self._write_device(grant)
-            container = _container(owner.pod, owner.container.position) if owner else None
-            preload = container is None or not contract.opts_out(container)
-            answer = self._wording.allocate(grant.id, grant.visible, preload=preload)
-            if env:
-                answer.envs.update(self._wording.env_limits(shares))
+            answer = self._opening.answer(grant)
             log.info("grant %s: %d ids, thought to be for %s", grant.id, len(ids), _named(grant))
             return answer
 
@@ -144,14 +122,28 @@ class Grants:
         async with self._lock:
             holding = [grant for grant in self._grants.values() if grant.device_ids == wanted]
             if not holding:
+                holding = await self._recover(wanted)
+            if not holding:
                 raise NotGranted(f"this node's agent has no grant with the devices {', '.join(sorted(wanted))}")
             for grant in holding:
                 if grant.state is State.SETTLED:
-                    changed |= await self._restore(grant)
+                    changed |= await anyio.to_thread.run_sync(self._opening.restore, grant)
                 elif grant is holding[-1] or self._is_current(grant):
                     changed |= await self._settle_or_raise(grant)
         if changed:
             await anyio.sleep(NOTICE_S)
+
+    async def _recover(self, ids: frozenset[str]) -> list[Grant]:
+        """A grant whose record was lost, from the kubelet's copy of our answer: its paths are what the pod mounts."""
+        for grant_id, entry in self._inquiry.entries().items():
+            if entry.device_ids == ids and grant_id not in self._grants:
+                log.warning("grant %s is not on disk any more and is made again", grant_id)
+                visible = self._wording.visible_in(entry.answer)
+                grant = Grant(id=grant_id, device_ids=ids, made_unix=int(self._clock()), visible=visible)
+                await anyio.to_thread.run_sync(self._opening.create, grant)
+                self._grants[grant_id] = grant
+                return [grant]
+        return []
 
     async def settle_confirmed(self) -> None:
         """Settle what the checkpoint confirms; to be called when it has been written."""
@@ -273,7 +265,7 @@ class Grants:
         shares = decided.segments[self._wording.vendor.name][position]
         grant = replace(grant, state=State.SETTLED, shares=shares, reason="")
         try:
-            changed = await anyio.to_thread.run_sync(self._open_up, grant, _container(owner.pod, position))
+            changed = await anyio.to_thread.run_sync(self._opening.open, grant, owner.pod)
         except (OSError, WireError) as error:
             # Not a refusal: the pod may have its share, and the next try may find the disk as it should be.
             log.error("grant %s of %s cannot be written: %s", grant.id, _named(grant), error)
@@ -299,41 +291,10 @@ class Grants:
         return self._assignments.decide(owner, node, standing)
 
     async def _refuse(self, grant: Grant, pod: NodePod, reason: str) -> None:
-        refused = replace(grant, state=State.REFUSED, shares=(), reason=reason)
-        self._grants[grant.id] = refused
-
-        def close_down() -> None:
-            self._store.close_down(refused.id)
-            self._store.save(refused)
-
-        await anyio.to_thread.run_sync(close_down)
-        self._write_device(refused)
+        grant = replace(grant, state=State.REFUSED, shares=(), reason=reason)
+        self._grants[grant.id] = grant
+        await anyio.to_thread.run_sync(self._opening.close, grant)
         self._assignments.refuse(pod, reason)
-
-    async def _restore(self, grant: Grant) -> bool:
-        """Put back what a settled grant needs and somebody took away (a reboot empties the CDI directory)."""
-        pod = self._pods.get(grant.holder.pod_uid) if grant.holder else None
-        if pod is None or grant.holder is None:
-            return self._write_device(grant)
-        return await anyio.to_thread.run_sync(self._open_up, grant, _container(pod, grant.holder.position))
-
-    def _open_up(self, grant: Grant, container: Container) -> bool:
-        """Write all that lets the container use its share, the record last: until it is there, this is done again.
-
-        Returns whether the device file changed.
-        """
-        self._regions.ensure(grant, request.task_priority(container, self._wording.vendor))
-        self._store.link(grant)
-        changed = self._store.write_device(grant.id, self._wording.edits(grant.id, grant.shares, container))
-        self._store.open_up(grant.id, self._wording.grant_file(grant.id, grant.shares, container))
-        self._store.save(grant)
-        return changed
-
-    def _write_device(self, grant: Grant) -> bool:
-        """Write the grant's CDI device as far as its owner is known."""
-        pod = self._pods.get(grant.holder.pod_uid) if grant.holder else None
-        container = _container(pod, grant.holder.position) if pod and grant.holder else None
-        return self._store.write_device(grant.id, self._wording.edits(grant.id, grant.shares, container))
 
 
 def _holder(owner: Owner | None) -> Holder | None:
@@ -346,10 +307,6 @@ def _holder(owner: Owner | None) -> Holder | None:
         position=owner.container.position,
         containers=len(tuple(request.containers(owner.pod.document))),
     )
-
-
-def _container(pod: NodePod, position: int) -> Container:
-    return tuple(request.containers(pod.document))[position]
 
 
 def _devices_of(ids: Collection[str]) -> tuple[DeviceUuid, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from prometheus_async.aio.web import start_http_server
-from prometheus_client import REGISTRY, Counter, Gauge
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -22,14 +22,21 @@ HOST: Final = ("node", "device_index", "device_uuid", "device_type")
 CONTAINER: Final = ("namespace", "pod", "container", "vdevice_index", "device_uuid")
 
 _answers = Counter("hami_device_plugin_allocations", "Answers to the kubelet, by result", ["result"])
+_allocate = Histogram(
+    "hami_device_plugin_allocate_duration_seconds",
+    "Time to answer Allocate; the kubelet admits no other pod meanwhile",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5),
+)
 _registered = Gauge("hami_device_plugin_registered", "1 while the kubelet knows the plug-in")
-for _result in ("granted", "refused"):
+for _result in ("answered", "granted", "refused"):
     _answers.labels(_result)
 
 
-def count_answer(result: str) -> None:
-    """Count one answer to the kubelet: `granted` or `refused`."""
+def note_answer(result: str, seconds: float) -> None:
+    """Note one answer to the kubelet: `answered` (Allocate), `granted` or `refused` (before a start)."""
     _answers.labels(result).inc()
+    if result == "answered":
+        _allocate.observe(seconds)
 
 
 def note_registered(known: bool) -> None:

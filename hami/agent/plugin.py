@@ -48,8 +48,10 @@ class DeviceList:
 class DevicePlugin(DevicePluginBase):
     """One resource's device plug-in."""
 
-    def __init__(self, grants: Grants, devices: DeviceList, *, numa: bool, observe: Callable[[str], None]) -> None:
-        """`numa`: tell the kubelet each device's NUMA node. `observe` counts answers by result."""
+    def __init__(
+        self, grants: Grants, devices: DeviceList, *, numa: bool, observe: Callable[[str, float], None]
+    ) -> None:
+        """`numa`: tell the kubelet each device's NUMA node. `observe` hears of each answer: result and seconds."""
         self._grants = grants
         self._devices = devices
         self._numa = numa
@@ -78,20 +80,23 @@ class DevicePlugin(DevicePluginBase):
 
     async def Allocate(self, stream: Stream[Any, Any]) -> None:
         call: pb.AllocateRequest = await _received(stream)
+        started = anyio.current_time()
         answer = pb.AllocateResponse()
         for asked in call.container_requests:
             answer.container_responses.append(await self._grants.allocate(asked.devices_ids))
-        self._observe("granted")
+        self._observe("answered", anyio.current_time() - started)
         await stream.send_message(answer)
 
     async def PreStartContainer(self, stream: Stream[Any, Any]) -> None:
         call: pb.PreStartContainerRequest = await _received(stream)
+        started = anyio.current_time()
         try:
             await self._grants.prepare(call.devices_ids)
         except NotGranted as error:
-            self._observe("refused")
+            self._observe("refused", anyio.current_time() - started)
             log.warning("a container may not start: %s", error)
             raise GRPCError(Status.FAILED_PRECONDITION, str(error)) from None
+        self._observe("granted", anyio.current_time() - started)
         await stream.send_message(pb.PreStartContainerResponse())
 
 

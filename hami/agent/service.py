@@ -25,6 +25,7 @@ from hami.agent.grants import Grants
 from hami.agent.inquiry import Inquiry
 from hami.agent.kubelet import stay_registered
 from hami.agent.monitor import Monitor
+from hami.agent.opening import Opening
 from hami.agent.plugin import DeviceList, DevicePlugin
 from hami.agent.podresources import PodResources
 from hami.agent.pods import NodePods
@@ -145,15 +146,16 @@ def _plugin(
             Announcement(inventory=now, vendor=vendor, devices=settings.strategy, form=settings.inventory_format)
         )
 
+    wording = Wording(
+        store=store,
+        vendor=vendor,
+        nvidia=nvidia,
+        library=settings.library,
+        strategy=settings.strategy,
+        additions=settings.additions,
+    )
     grants = Grants(
-        Wording(
-            store=store,
-            vendor=vendor,
-            nvidia=nvidia,
-            library=settings.library,
-            strategy=settings.strategy,
-            additions=settings.additions,
-        ),
+        Opening(wording, pods, regions),
         pods,
         Inquiry(pods, podlist, lambda: read_checkpoint_file(settings.device_plugin_dir, resource), writer),
         Assignments(pods, vendor, known, settings.node, writer, time.time, announcer.served),
@@ -162,7 +164,7 @@ def _plugin(
         time.time,
     )
     grants.load()
-    plugin = DevicePlugin(grants, devices, numa=nvidia.enable_numa_topology, observe=metrics.count_answer)
+    plugin = DevicePlugin(grants, devices, numa=nvidia.enable_numa_topology, observe=metrics.note_answer)
     serve = partial(
         stay_registered,
         plugin,

@@ -110,9 +110,9 @@ class GrantStore:
     def create(self, grant: Grant) -> None:
         """Make the grant's directories, so that they can be mounted, and its record."""
         directory = self.tree.grants / grant.id
-        self.etc(grant.id).mkdir(parents=True)
+        self.etc(grant.id).mkdir(parents=True, exist_ok=True)
         region = self.region_dir(grant.id)
-        region.mkdir()
+        region.mkdir(exist_ok=True)
         region.chmod(0o777)  # programs run as any user; mkdir's own mode is cut by the umask
         directory.chmod(0o755)
         self.save(grant)

@@ -14,6 +14,7 @@ from hami.agent.checkpoint import FILE_NAME, read_checkpoint_file
 from hami.agent.grants import Grants
 from hami.agent.inquiry import Inquiry
 from hami.agent.kubelet import stay_registered
+from hami.agent.opening import Opening
 from hami.agent.plugin import DeviceList, DevicePlugin
 from hami.agent.podresources import PodResources
 from hami.agent.pods import NodePods
@@ -212,7 +213,11 @@ def make_grants(
         return NodeRecord(name=NODE, inventories=(inventory,), own_agent=frozenset({NVIDIA.name}))
 
     grants = Grants(
-        Wording(store=store, vendor=NVIDIA, nvidia=NvidiaConfig(), library=tree.library, strategy=strategy),
+        Opening(
+            Wording(store=store, vendor=NVIDIA, nvidia=NvidiaConfig(), library=tree.library, strategy=strategy),
+            api.pods,
+            regions,
+        ),
         api.pods,
         Inquiry(api.pods, podlist, lambda: read_checkpoint_file(kubelet.directory, "nvidia.com/gpu"), api),
         Assignments(api.pods, NVIDIA, known, NODE, api, lambda: now[0]),
@@ -245,7 +250,7 @@ async def rig(tmp_path: Path, strategy: Strategy) -> AsyncIterator[Rig]:
         grants, store = make_grants(tmp_path, podlist, kubelet, api, inventory, regions, strategy, now)
         devices = DeviceList()
         devices.set(tuple(inventory))
-        plugin = DevicePlugin(grants, devices, numa=False, observe=lambda result: None)
+        plugin = DevicePlugin(grants, devices, numa=False, observe=lambda result, seconds: None)
 
         async def serve() -> None:
             await stay_registered(plugin, kubelet.directory, endpoint="hami.sock", resource="nvidia.com/gpu")

@@ -38,7 +38,11 @@ def checkpoint(*entries: Any) -> bytes:
 def test_an_entry_leads_from_the_grant_to_the_container() -> None:
     assert read_checkpoint(checkpoint(entry(), entry(ResourceName="other.com/nic")), GPU) == (
         CheckpointEntry(
-            pod_uid=PodUid("u1"), container="main", device_ids=frozenset({"GPU-a-0", "GPU-b-3"}), grant=GRANT
+            pod_uid=PodUid("u1"),
+            container="main",
+            device_ids=frozenset({"GPU-a-0", "GPU-b-3"}),
+            answer=base64.b64decode(answer()),
+            grant=GRANT,
         ),
     )
 

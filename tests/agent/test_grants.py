@@ -1,6 +1,7 @@
 """From `Allocate` to a settled grant, over a real gRPC connection with a kubelet that keeps a real one's order."""
 
 import json
+import shutil
 from typing import Any
 
 import anyio
@@ -260,6 +261,22 @@ async def test_a_restarted_container_keeps_its_grant(rig: Rig) -> None:
     before = rig.grants.grants
     await rig.kubelet.start_container(document, "main")
     assert rig.grants.grants == before
+
+
+@pytest.mark.parametrize("strategy", ["cdi", "env"])
+async def test_a_grant_lost_on_disk_is_made_again(rig: Rig, strategy: Strategy) -> None:
+    """The kubelet mounts the paths of the answer it stored, so they must be there for as long as its pod is."""
+    document = pod("a", assigned=card(1) + ";")
+    rig.api.add(document)
+    await rig.run(document)
+    before = rig.limits("a")
+    shutil.rmtree(rig.root / "hook/vgpu/grants")
+    rig.settling.cancel()
+    successor, _ = make_grants(
+        rig.root, rig.podlist, rig.kubelet, rig.api, rig.inventory, rig.regions, strategy, rig.now
+    )
+    await successor.prepare(rig.kubelet.ids["a", "main"])
+    assert rig.limits("a") == before
 
 
 async def test_unknown_ids_do_not_start(rig: Rig) -> None:
