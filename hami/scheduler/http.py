@@ -239,7 +239,8 @@ async def serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=90,
+        # Longer than Go clients keep an idle connection, so that we never close one they are about to use.
+        timeout_keep_alive=180,
         timeout_graceful_shutdown=GRACE_S,
         ssl_context_factory=None if certificate is None else lambda config, default: certificate.context,
     )
