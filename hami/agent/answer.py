@@ -23,7 +23,8 @@ from hami.model.names import DeviceUuid
 from hami.model.settings import NvidiaConfig
 from hami.model.vendor import Vendor
 from hami.model.wire.grant import POLICIES, write_grant
-from hami.node.grants import CDI_KIND, Grant, GrantStore
+from hami.node.driver_spec import DriverSpecs
+from hami.node.grants import CDI_KIND, CDI_VERSION, CdiDevice, Grant, GrantStore
 
 NO_DEVICE: Final = "void"
 """What the vendor's runtime takes as: leave this container alone."""
@@ -53,6 +54,8 @@ class Wording:
     """The installed library of this version."""
     strategy: Strategy
     additions: Additions = NO_ADDITIONS
+    driver: DriverSpecs | None = None
+    """The vendor's descriptions of this node's cards; None where the driver is simulated."""
 
     def paths(self, grant_id: str) -> GrantPaths:
         tree = self.store.tree
@@ -95,15 +98,25 @@ class Wording:
             return ()
         return tuple(DeviceUuid(uuid) for uuid in shown.split(",") if uuid and uuid != NO_DEVICE)
 
-    def edits(self, grant_id: str, shares: Sequence[Share], container: Container | None) -> dict[str, Any]:
-        """What the grant's CDI device does to the container; without shares it shows no device."""
-        env = contract.owner_env(shares, self.vendor, visible=True) or {self.vendor.env.visible: NO_DEVICE}
+    def edits(self, grant_id: str, shares: Sequence[Share], container: Container | None) -> CdiDevice:
+        """What the grant's CDI device does to the container; without shares it shows no device.
+
+        Where the vendor has described what its cards need, that is part of it, and the vendor's runtime is told to
+        leave the container alone; else the runtime is told which cards to add.
+        """
+        driver = self.driver.edits([share.uuid for share in shares]) if self.driver is not None else None
+        env = {self.vendor.env.visible: NO_DEVICE, **contract.owner_env(shares, self.vendor, visible=driver is None)}
         preload = container is None or not contract.opts_out(container)
         mounts = [m for m in contract.mounts(self.paths(grant_id), preload=preload) if m.container == contract.PRELOAD]
-        edits: dict[str, Any] = {"env": [f"{name}={value}" for name, value in sorted(env.items())]}
-        if mounts:
-            edits["mounts"] = [_cdi_mount(mount) for mount in mounts]
-        return edits
+        given = driver.edits if driver else {}
+        others = [entry for entry in given.get("env", ()) if str(entry).partition("=")[0] not in env]
+        edits: dict[str, Any] = {
+            **given,
+            "env": [*others, *(f"{name}={value}" for name, value in sorted(env.items()))],
+            "mounts": [*given.get("mounts", ()), *(_cdi_mount(mount) for mount in mounts)],
+        }
+        version = max(CDI_VERSION, driver.version if driver else "", key=_version)
+        return CdiDevice(version=version, edits={name: entries for name, entries in edits.items() if entries})
 
     def grant_file(self, grant_id: str, shares: Sequence[Share], container: Container) -> str:
         """The text that the interposer obeys."""
@@ -119,6 +132,10 @@ class Wording:
         if policy not in POLICIES:
             return self.nvidia
         return replace(self.nvidia, gpu_core_policy=str(policy))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else 0 for part in text.split("."))
 
 
 def _cdi_mount(mount: Mount) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from hami.model.device import NodeInventory, NodeRecord
 from hami.model.names import NodeName, PodUid
 from hami.model.settings import DeviceConfig, NodeOverrides, apply_node_overrides
 from hami.model.vendor import Vendor
+from hami.node.driver_spec import DriverSpecs
 from hami.node.grants import Grant, GrantStore
 from hami.node.installed import HookTree
 from hami.node.notify import DirectoryWatch
@@ -54,6 +55,8 @@ EVENT_WAIT_S: Final = 1.0
 """How long one wait for a driver event lasts: a shutdown waits no longer than this."""
 SWEEP_EVERY_S: Final = 5.0
 RECHECK_S: Final = 1.0
+ETC_CDI: Final = Path("/etc/cdi")
+"""Where administrators put device descriptions; run-time ones are beside ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +156,7 @@ def _plugin(
         library=settings.library,
         strategy=settings.strategy,
         additions=settings.additions,
+        driver=None if settings.simulated else DriverSpecs((ETC_CDI, settings.cdi_dir)),
     )
     grants = Grants(
         Opening(wording, pods, regions),

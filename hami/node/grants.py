@@ -25,9 +25,20 @@ from hami.node.installed import HookTree
 
 GRANT_ID: Final = re.compile(r"[0-9a-f]{32}")
 CDI_KIND: Final = "hami.io/grant"
+CDI_VERSION: Final = "0.5.0"
+"""The first version in which a device's name may start with a digit."""
 CDI_FILE: Final = re.compile(r"hami\.io-grant-([0-9a-f]{32})\.json")
 RECORD_LIMIT: Final = 1024 * 1024
 """Bytes; a record of sixteen devices has about two KiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CdiDevice:
+    """What a device does to a container that gets it, in the container device interface's format."""
+
+    edits: Mapping[str, Any]
+    version: str = CDI_VERSION
+    """Of the format, as far as the edits need it."""
 
 
 class State(enum.Enum):
@@ -141,12 +152,12 @@ class GrantStore:
         temporary.symlink_to(target)
         temporary.replace(link)
 
-    def write_device(self, grant_id: str, edits: Mapping[str, Any]) -> bool:
+    def write_device(self, grant_id: str, device: CdiDevice) -> bool:
         """Write the grant's CDI device; False when the file already says exactly this."""
         if self.cdi_dir is None:
             return False
-        device = {"name": grant_id, "containerEdits": edits}
-        data = orjson.dumps({"cdiVersion": "0.5.0", "kind": CDI_KIND, "devices": [device]})
+        devices = [{"name": grant_id, "containerEdits": device.edits}]
+        data = orjson.dumps({"cdiVersion": device.version, "kind": CDI_KIND, "devices": devices})
         path = self._cdi_path(grant_id)
         with contextlib.suppress(FileNotFoundError):
             if path.read_bytes() == data:

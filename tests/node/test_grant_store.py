@@ -7,7 +7,7 @@ import pytest
 
 from hami.model.claim import Share
 from hami.model.names import DeviceUuid, PodKey, PodUid
-from hami.node.grants import Grant, GrantStore, Holder, State, new_id
+from hami.node.grants import CdiDevice, Grant, GrantStore, Holder, State, new_id
 from hami.node.installed import hook_tree
 
 
@@ -73,10 +73,10 @@ def test_opening_and_closing(store: GrantStore) -> None:
 
 def test_a_device_file_is_written_only_when_it_differs(store: GrantStore) -> None:
     made = grant()
-    assert store.write_device(made.id, {"env": ["A=1"]})
-    assert not store.write_device(made.id, {"env": ["A=1"]})
-    assert store.write_device(made.id, {"env": ["A=2"]})
-    assert not replace(store, cdi_dir=None).write_device(made.id, {"env": ["A=3"]})
+    assert store.write_device(made.id, CdiDevice(edits={"env": ["A=1"]}))
+    assert not store.write_device(made.id, CdiDevice(edits={"env": ["A=1"]}))
+    assert store.write_device(made.id, CdiDevice(edits={"env": ["A=2"]}))
+    assert not replace(store, cdi_dir=None).write_device(made.id, CdiDevice(edits={"env": ["A=3"]}))
 
 
 def test_the_link_follows_the_newest_grant_and_goes_with_it(store: GrantStore) -> None:
@@ -97,7 +97,7 @@ def test_strays_are_what_no_grant_explains(store: GrantStore) -> None:
     made, gone = grant(), grant()
     for each in (made, gone):
         store.create(each)
-        store.write_device(each.id, {"env": []})
+        store.write_device(each.id, CdiDevice(edits={"env": []}))
     (store.tree.grants / "something-else").mkdir()
     assert store.cdi_dir is not None
     (store.cdi_dir / "nvidia.yaml").write_text("")
