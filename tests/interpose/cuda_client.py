@@ -28,6 +28,10 @@ class Driver:
     def call(self, name: str, *arguments: Any) -> int:
         return int(getattr(self.cu, name)(*arguments))
 
+    def has(self, name: str) -> bool:
+        """`dlsym` finds it."""
+        return hasattr(self.cu, name)
+
     def _keep(self, handle: Any) -> int:
         self.handles.append(handle)
         return len(self.handles) - 1
@@ -147,11 +151,11 @@ class Driver:
 
 
 class Client:
-    """One such process; a method call is a call there."""
+    """One such process, started behind `prefix`; a method call is a call there."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], *prefix: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-I", __file__],
+            [*prefix, sys.executable, "-I", __file__],
             env={"PATH": os.environ.get("PATH", ""), **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

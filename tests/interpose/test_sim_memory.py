@@ -1,5 +1,10 @@
 """The simulated driver's memory ledger: what each path costs, across processes, and after their deaths."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -143,3 +148,48 @@ def test_many_small_blocks_and_their_reuse(machine: Simulation) -> None:
         for _, address in blocks:
             assert client.free(address) == 0
         assert used(client) == CONTEXT
+
+
+LIST = """
+import json, pynvml
+pynvml.nvmlInit()
+handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+print(json.dumps([[p.pid, p.usedGpuMemory] for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]))
+"""
+
+
+def listed(machine: Simulation, *prefix: str) -> list[list[int]]:
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", LIST],
+        env={**os.environ, **machine.environment()},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    return [list(map(int, row)) for row in json.loads(done.stdout)]
+
+
+def test_nvml_lists_who_holds_what(machine: Simulation) -> None:
+    with machine.client() as first, machine.client() as second, machine.client() as idle:
+        assert first.use() == 0
+        assert second.use() == 0
+        assert idle.init() == 0
+        assert second.alloc(5 * MIB)[0] == 0
+        expected = [[first.process.pid, CONTEXT], [second.process.pid, CONTEXT + 5 * MIB]]
+        assert sorted(listed(machine)) == sorted(expected)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare for a pid namespace"
+)
+def test_pids_are_those_of_the_readers_namespace(machine: Simulation) -> None:
+    apart = ["unshare", "--pid", "--fork", "--kill-child"]
+    with Client(machine.environment(), *apart) as inside, machine.client() as outside:
+        assert inside.use() == 0
+        assert outside.use() == 0
+        mine = outside.process.pid
+        (child,) = Path(f"/proc/{inside.process.pid}/task/{inside.process.pid}/children").read_text().split()
+        assert sorted(pid for pid, _ in listed(machine)) == sorted([mine, int(child)])
+        assert listed(machine, *apart) == [], "another namespace sees neither"
+        assert used(outside) == 2 * CONTEXT, "but both count"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hami.node.simulated import native_dir
+from tests.interpose import older_driver
 from tests.interpose.simulation import Simulation
 
 INTERPOSE = Path(__file__).parents[2] / "interpose"
@@ -146,3 +147,16 @@ def test_a_per_thread_twin_uses_the_per_thread_stream(tmp_path: Path) -> None:
         assert client.use() == 0
         assert client.call("cuStreamBeginCapture_v2", None, 0) == 900
         assert client.call("cuStreamBeginCapture_v2_ptsz", None, 0) == 0
+
+
+def test_a_copy_of_the_driver_can_lack_functions(tmp_path: Path) -> None:
+    """For programs that use `dlsym`, which finds whatever a library defines."""
+    machine = Simulation(tmp_path)
+    newer = {symbol for symbol, _, version, _ in rows() if version > machine.machine.cuda_version}
+    libraries = older_driver.without(newer | {"cuMemCreate"}, tmp_path / "old")
+    with machine.client(LD_LIBRARY_PATH=str(libraries)) as client:
+        assert client.use() == 0
+        assert client.alloc(1 << 20)[0] == 0
+        assert client.has("cuMemAlloc_v2")
+        assert not client.has("cuMemCreate")
+        assert not client.has("cuEventElapsedTime_v2")
