@@ -7,7 +7,7 @@
 
 #define SMALLEST 9 /* log2 of the smallest block */
 #define CLASSES 31
-#define CLASS_BITS 39 /* log2 of the address space of one class, and of the largest block */
+#define CLASS_BITS 39               /* log2 of the address space of one class, and of the largest block */
 #define FAKE_BASE 0x100000000000ull /* for processes that may not have so much address space */
 
 static struct {
@@ -29,7 +29,8 @@ static void arena_start(void)
     memset(&arena, 0, sizeof arena);
     arena.generation = state_generation();
     size_t size = (size_t)CLASSES << CLASS_BITS;
-    void *at = mmap(NULL, size + (1ull << CLASS_BITS), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *at = mmap(NULL, size + (1ull << CLASS_BITS), PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     arena.backed = at != MAP_FAILED;
     if (arena.backed) {
         madvise(at, size + (1ull << CLASS_BITS), MADV_DONTFORK);
@@ -117,8 +118,8 @@ void arena_each(void (*visit)(CUdeviceptr base, struct block *block, void *data)
     for (u64 class = 0; class < CLASSES; class++)
         for (u32 i = 0; i < arena.classes[class].count; i++)
             if (arena.classes[class].blocks[i].size)
-                visit(arena.base + (class << CLASS_BITS) + ((u64)i << (class + SMALLEST)), &arena.classes[class].blocks[i],
-                      data);
+                visit(arena.base + (class << CLASS_BITS) + ((u64)i << (class + SMALLEST)),
+                      &arena.classes[class].blocks[i], data);
 }
 
 void *arena_write(CUdeviceptr address, u64 bytes)

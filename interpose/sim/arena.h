@@ -3,8 +3,8 @@
  * that an address says its class and block without a search, and taking or returning one makes no system call.
  *
  * Behind the addresses is real, untouched memory: what a program copies to the device it can copy back. To keep a
- * simulated device from eating the host, only the first ARENA_CONTENT bytes written are kept; later writes go nowhere and
- * reads of them give whatever lies there. Managed memory is exempt, as the program writes it by itself.
+ * simulated device from eating the host, only the first ARENA_CONTENT bytes written are kept; later writes go nowhere
+ * and reads of them give whatever lies there. Managed memory is exempt, as the program writes it by itself.
  *
  * All functions are called with `local` held.
  */
@@ -16,9 +16,9 @@
 #define ARENA_CONTENT (256u << 20)
 
 struct block {
-    u64 size;  /* as asked; 0 = free */
-    u64 cost;  /* charged to the ledger or taken from the pool */
-    u64 id;    /* unique in this process */
+    u64 size;                 /* as asked; 0 = free */
+    u64 cost;                 /* charged to the ledger or taken from the pool */
+    u64 id;                   /* unique in this process */
     u64 dirty_from, dirty_to; /* offsets that were written */
     CUcontext context;
     CUmemoryPool pool;

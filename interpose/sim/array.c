@@ -48,8 +48,9 @@ static u64 level_bytes(const CUDA_ARRAY3D_DESCRIPTOR *d, unsigned level)
 
 static bool valid(const CUDA_ARRAY3D_DESCRIPTOR *d)
 {
-    return d->Width && element_bytes(d->Format) && (d->NumChannels == 1 || d->NumChannels == 2 || d->NumChannels == 4) &&
-           d->Width <= 1u << 20 && d->Height <= 1u << 20 && d->Depth <= 1u << 16;
+    return d->Width && element_bytes(d->Format) &&
+           (d->NumChannels == 1 || d->NumChannels == 2 || d->NumChannels == 4) && d->Width <= 1u << 20 &&
+           d->Height <= 1u << 20 && d->Depth <= 1u << 16;
 }
 
 static u64 cost_of(const CUDA_ARRAY3D_DESCRIPTOR *d, unsigned levels)
@@ -89,8 +90,8 @@ SIM_API CUresult cuArrayCreate_v2(CUarray *out, const CUDA_ARRAY_DESCRIPTOR *d)
     ENTER();
     if (!d)
         return CUDA_ERROR_INVALID_VALUE;
-    return create(out, &(CUDA_ARRAY3D_DESCRIPTOR){.Width = d->Width, .Height = d->Height, .Format = d->Format,
-                                                  .NumChannels = d->NumChannels});
+    return create(out, &(CUDA_ARRAY3D_DESCRIPTOR){
+                           .Width = d->Width, .Height = d->Height, .Format = d->Format, .NumChannels = d->NumChannels});
 }
 
 SIM_API CUresult cuArrayCreate(CUarray *out, const CUDA_ARRAY_DESCRIPTOR_v1 *d)
@@ -98,8 +99,8 @@ SIM_API CUresult cuArrayCreate(CUarray *out, const CUDA_ARRAY_DESCRIPTOR_v1 *d)
     ENTER();
     if (!d)
         return CUDA_ERROR_INVALID_VALUE;
-    return create(out, &(CUDA_ARRAY3D_DESCRIPTOR){.Width = d->Width, .Height = d->Height, .Format = d->Format,
-                                                  .NumChannels = d->NumChannels});
+    return create(out, &(CUDA_ARRAY3D_DESCRIPTOR){
+                           .Width = d->Width, .Height = d->Height, .Format = d->Format, .NumChannels = d->NumChannels});
 }
 
 SIM_API CUresult cuArray3DCreate_v2(CUarray *out, const CUDA_ARRAY3D_DESCRIPTOR *d)
@@ -113,8 +114,12 @@ SIM_API CUresult cuArray3DCreate(CUarray *out, const CUDA_ARRAY3D_DESCRIPTOR_v1 
     ENTER();
     if (!d)
         return CUDA_ERROR_INVALID_VALUE;
-    return create(out, &(CUDA_ARRAY3D_DESCRIPTOR){.Width = d->Width, .Height = d->Height, .Depth = d->Depth,
-                                                  .Format = d->Format, .NumChannels = d->NumChannels, .Flags = d->Flags});
+    return create(out, &(CUDA_ARRAY3D_DESCRIPTOR){.Width = d->Width,
+                                                  .Height = d->Height,
+                                                  .Depth = d->Depth,
+                                                  .Format = d->Format,
+                                                  .NumChannels = d->NumChannels,
+                                                  .Flags = d->Flags});
 }
 
 SIM_API CUresult cuArrayDestroy(CUarray array)
@@ -132,8 +137,10 @@ SIM_API CUresult cuArrayGetDescriptor_v2(CUDA_ARRAY_DESCRIPTOR *out, CUarray arr
     ENTER();
     if (!out || !object_is(array, OBJECT_ARRAY))
         return CUDA_ERROR_INVALID_HANDLE;
-    *out = (CUDA_ARRAY_DESCRIPTOR){.Width = array->description.Width, .Height = array->description.Height,
-                                   .Format = array->description.Format, .NumChannels = array->description.NumChannels};
+    *out = (CUDA_ARRAY_DESCRIPTOR){.Width = array->description.Width,
+                                   .Height = array->description.Height,
+                                   .Format = array->description.Format,
+                                   .NumChannels = array->description.NumChannels};
     return CUDA_SUCCESS;
 }
 
@@ -231,6 +238,7 @@ SIM_API CUresult cuMipmappedArrayGetMemoryRequirements(CUDA_ARRAY_MEMORY_REQUIRE
         return CUDA_ERROR_INVALID_VALUE;
     if (!object_is(array, OBJECT_MIPMAP))
         return CUDA_ERROR_INVALID_HANDLE;
-    *out = (CUDA_ARRAY_MEMORY_REQUIREMENTS){.size = cost_of(&array->description, array->level_count), .alignment = ROUND};
+    *out =
+        (CUDA_ARRAY_MEMORY_REQUIREMENTS){.size = cost_of(&array->description, array->level_count), .alignment = ROUND};
     return CUDA_SUCCESS;
 }

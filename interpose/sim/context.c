@@ -234,7 +234,8 @@ SIM_API CUresult cuCtxCreate_v2(CUcontext *out, unsigned int flags, CUdevice dev
 }
 
 /* Execution affinity is accepted and has no effect, as without MPS. */
-SIM_API CUresult cuCtxCreate_v3(CUcontext *out, CUexecAffinityParam *affinities, int count, unsigned int flags, CUdevice dev)
+SIM_API CUresult cuCtxCreate_v3(CUcontext *out, CUexecAffinityParam *affinities, int count, unsigned int flags,
+                                CUdevice dev)
 {
     ENTER();
     if (count && !affinities)

@@ -1,6 +1,6 @@
 /*
- * Copies and fills. They take no device time and happen at the call, also the asynchronous ones. Device content is kept up to
- * a limit (arena.h); array content never is.
+ * Copies and fills. They take no device time and happen at the call, also the asynchronous ones. Device content is kept
+ * up to a limit (arena.h); array content never is.
  */
 #include <string.h>
 
@@ -72,51 +72,53 @@ PLAIN_TWINS(cuMemcpyDtoD_v2, _ptds, (CUdeviceptr to, CUdeviceptr from, size_t si
     return copy(to, from, size, true, true);
 }
 
-PLAIN_TWINS(cuMemcpyPeer, _ptds, (CUdeviceptr to, CUcontext to_in, CUdeviceptr from, CUcontext from_in, size_t size), to, to_in,
-            from, from_in, size)
+PLAIN_TWINS(cuMemcpyPeer, _ptds, (CUdeviceptr to, CUcontext to_in, CUdeviceptr from, CUcontext from_in, size_t size),
+            to, to_in, from, from_in, size)
 {
     return to_in && from_in ? copy(to, from, size, true, true) : CUDA_ERROR_INVALID_CONTEXT;
 }
 
 /* Asynchronous forms: a captured copy is a node without device time. */
-#define ASYNC()                                                                                                            \
-    do {                                                                                                                   \
-        CUstream on_ = stream_of(stream);                                                                                  \
-        if (!on_)                                                                                                          \
-            return context_current() ? CUDA_ERROR_INVALID_HANDLE : CUDA_ERROR_INVALID_CONTEXT;                             \
-        if (on_->capture)                                                                                                  \
-            return graph_add(on_->capture, 0);                                                                             \
+#define ASYNC()                                                                                                        \
+    do {                                                                                                               \
+        CUstream on_ = stream_of(stream);                                                                              \
+        if (!on_)                                                                                                      \
+            return context_current() ? CUDA_ERROR_INVALID_HANDLE : CUDA_ERROR_INVALID_CONTEXT;                         \
+        if (on_->capture)                                                                                              \
+            return graph_add(on_->capture, 0);                                                                         \
     } while (0)
 
-STREAM_CALL(cuMemcpyAsync, _ptsz, (CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream), to, from, size, stream)
+STREAM_CALL(cuMemcpyAsync, _ptsz, (CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream), to, from, size,
+            stream)
 {
     ASYNC();
     return copy(to, from, size, false, false);
 }
 
-STREAM_CALL(cuMemcpyHtoDAsync_v2, _ptsz, (CUdeviceptr to, const void *from, size_t size, CUstream stream), to, from, size,
-            stream)
+STREAM_CALL(cuMemcpyHtoDAsync_v2, _ptsz, (CUdeviceptr to, const void *from, size_t size, CUstream stream), to, from,
+            size, stream)
 {
     ASYNC();
     return copy(to, HOST(from), size, true, false);
 }
 
-STREAM_CALL(cuMemcpyDtoHAsync_v2, _ptsz, (void *to, CUdeviceptr from, size_t size, CUstream stream), to, from, size, stream)
+STREAM_CALL(cuMemcpyDtoHAsync_v2, _ptsz, (void *to, CUdeviceptr from, size_t size, CUstream stream), to, from, size,
+            stream)
 {
     ASYNC();
     return copy(HOST(to), from, size, false, true);
 }
 
-STREAM_CALL(cuMemcpyDtoDAsync_v2, _ptsz, (CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream), to, from, size,
-            stream)
+STREAM_CALL(cuMemcpyDtoDAsync_v2, _ptsz, (CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream), to, from,
+            size, stream)
 {
     ASYNC();
     return copy(to, from, size, true, true);
 }
 
 STREAM_CALL(cuMemcpyPeerAsync, _ptsz,
-            (CUdeviceptr to, CUcontext to_in, CUdeviceptr from, CUcontext from_in, size_t size, CUstream stream), to, to_in,
-            from, from_in, size, stream)
+            (CUdeviceptr to, CUcontext to_in, CUdeviceptr from, CUcontext from_in, size_t size, CUstream stream), to,
+            to_in, from, from_in, size, stream)
 {
     ASYNC();
     return to_in && from_in ? copy(to, from, size, true, true) : CUDA_ERROR_INVALID_CONTEXT;
@@ -178,28 +180,29 @@ static CUresult fill(CUdeviceptr at, const void *value, size_t width, size_t cou
     return rc;
 }
 
-#define FILL(bits, type)                                                                                                   \
-    PLAIN_TWINS(cuMemsetD##bits##_v2, _ptds, (CUdeviceptr at, type value, size_t count), at, value, count)                 \
-    {                                                                                                                      \
-        return fill(at, &value, sizeof value, count, 0, 1);                                                                \
-    }                                                                                                                      \
-    STREAM_CALL(cuMemsetD##bits##Async, _ptsz, (CUdeviceptr at, type value, size_t count, CUstream stream), at, value,     \
-                count, stream)                                                                                             \
-    {                                                                                                                      \
-        ASYNC();                                                                                                           \
-        return fill(at, &value, sizeof value, count, 0, 1);                                                                \
-    }                                                                                                                      \
-    PLAIN_TWINS(cuMemsetD2D##bits##_v2, _ptds, (CUdeviceptr at, size_t pitch, type value, size_t width, size_t height),    \
-                at, pitch, value, width, height)                                                                           \
-    {                                                                                                                      \
-        return fill(at, &value, sizeof value, width, pitch, height);                                                       \
-    }                                                                                                                      \
-    STREAM_CALL(cuMemsetD2D##bits##Async, _ptsz,                                                                           \
-                (CUdeviceptr at, size_t pitch, type value, size_t width, size_t height, CUstream stream), at, pitch,       \
-                value, width, height, stream)                                                                              \
-    {                                                                                                                      \
-        ASYNC();                                                                                                           \
-        return fill(at, &value, sizeof value, width, pitch, height);                                                       \
+#define FILL(bits, type)                                                                                               \
+    PLAIN_TWINS(cuMemsetD##bits##_v2, _ptds, (CUdeviceptr at, type value, size_t count), at, value, count)             \
+    {                                                                                                                  \
+        return fill(at, &value, sizeof value, count, 0, 1);                                                            \
+    }                                                                                                                  \
+    STREAM_CALL(cuMemsetD##bits##Async, _ptsz, (CUdeviceptr at, type value, size_t count, CUstream stream), at, value, \
+                count, stream)                                                                                         \
+    {                                                                                                                  \
+        ASYNC();                                                                                                       \
+        return fill(at, &value, sizeof value, count, 0, 1);                                                            \
+    }                                                                                                                  \
+    PLAIN_TWINS(cuMemsetD2D##bits##_v2, _ptds,                                                                         \
+                (CUdeviceptr at, size_t pitch, type value, size_t width, size_t height), at, pitch, value, width,      \
+                height)                                                                                                \
+    {                                                                                                                  \
+        return fill(at, &value, sizeof value, width, pitch, height);                                                   \
+    }                                                                                                                  \
+    STREAM_CALL(cuMemsetD2D##bits##Async, _ptsz,                                                                       \
+                (CUdeviceptr at, size_t pitch, type value, size_t width, size_t height, CUstream stream), at, pitch,   \
+                value, width, height, stream)                                                                          \
+    {                                                                                                                  \
+        ASYNC();                                                                                                       \
+        return fill(at, &value, sizeof value, width, pitch, height);                                                   \
     }
 
 FILL(8, unsigned char)
@@ -229,15 +232,16 @@ SIM_API CUresult cuMemAdvise_v2(CUdeviceptr at, size_t size, CUmem_advise advice
     return known_range(at, size);
 }
 
-STREAM_CALL(cuMemPrefetchAsync, _ptsz, (CUdeviceptr at, size_t size, CUdevice dev, CUstream stream), at, size, dev, stream)
+STREAM_CALL(cuMemPrefetchAsync, _ptsz, (CUdeviceptr at, size_t size, CUdevice dev, CUstream stream), at, size, dev,
+            stream)
 {
     (void)dev;
     return stream_of(stream) ? known_range(at, size) : CUDA_ERROR_INVALID_HANDLE;
 }
 
 STREAM_CALL(cuMemPrefetchAsync_v2, _ptsz,
-            (CUdeviceptr at, size_t size, CUmemLocation location, unsigned int flags, CUstream stream), at, size, location,
-            flags, stream)
+            (CUdeviceptr at, size_t size, CUmemLocation location, unsigned int flags, CUstream stream), at, size,
+            location, flags, stream)
 {
     (void)location, (void)flags;
     return stream_of(stream) ? known_range(at, size) : CUDA_ERROR_INVALID_HANDLE;

@@ -11,46 +11,46 @@
 #include "state.h"
 
 /* First line of every entry point: act out a described fault, refuse before cuInit. */
-#define ENTER()                                                                                                            \
-    do {                                                                                                                   \
-        int entered_;                                                                                                      \
-        if (sim && sim->fault_count && fault_hits(__func__, &entered_))                                                    \
-            return (CUresult)entered_;                                                                                     \
-        if (!cuda_ready())                                                                                                 \
-            return CUDA_ERROR_NOT_INITIALIZED;                                                                             \
+#define ENTER()                                                                                                        \
+    do {                                                                                                               \
+        int entered_;                                                                                                  \
+        if (sim && sim->fault_count && fault_hits(__func__, &entered_))                                                \
+            return (CUresult)entered_;                                                                                 \
+        if (!cuda_ready())                                                                                             \
+            return CUDA_ERROR_NOT_INITIALIZED;                                                                         \
     } while (0)
 
 /* An entry point with a twin for programs built for per-thread default streams. The body follows; it names its stream
  * argument `stream`. */
-#define STREAM_CALL(name, twin, formals, ...)                                                                              \
-    static CUresult on_##name formals;                                                                                     \
-    SIM_API CUresult name formals                                                                                          \
-    {                                                                                                                      \
-        ENTER();                                                                                                           \
-        return on_##name(__VA_ARGS__);                                                                                     \
-    }                                                                                                                      \
-    SIM_API CUresult name##twin formals                                                                                    \
-    {                                                                                                                      \
-        ENTER();                                                                                                           \
-        if (!stream)                                                                                                       \
-            stream = CU_STREAM_PER_THREAD;                                                                                 \
-        return on_##name(__VA_ARGS__);                                                                                     \
-    }                                                                                                                      \
+#define STREAM_CALL(name, twin, formals, ...)                                                                          \
+    static CUresult on_##name formals;                                                                                 \
+    SIM_API CUresult name formals                                                                                      \
+    {                                                                                                                  \
+        ENTER();                                                                                                       \
+        return on_##name(__VA_ARGS__);                                                                                 \
+    }                                                                                                                  \
+    SIM_API CUresult name##twin formals                                                                                \
+    {                                                                                                                  \
+        ENTER();                                                                                                       \
+        if (!stream)                                                                                                   \
+            stream = CU_STREAM_PER_THREAD;                                                                             \
+        return on_##name(__VA_ARGS__);                                                                                 \
+    }                                                                                                                  \
     static CUresult on_##name formals
 
 /* The same for a synchronous call, which has no stream argument. */
-#define PLAIN_TWINS(name, twin, formals, ...)                                                                              \
-    static CUresult on_##name formals;                                                                                     \
-    SIM_API CUresult name formals                                                                                          \
-    {                                                                                                                      \
-        ENTER();                                                                                                           \
-        return on_##name(__VA_ARGS__);                                                                                     \
-    }                                                                                                                      \
-    SIM_API CUresult name##twin formals                                                                                    \
-    {                                                                                                                      \
-        ENTER();                                                                                                           \
-        return on_##name(__VA_ARGS__);                                                                                     \
-    }                                                                                                                      \
+#define PLAIN_TWINS(name, twin, formals, ...)                                                                          \
+    static CUresult on_##name formals;                                                                                 \
+    SIM_API CUresult name formals                                                                                      \
+    {                                                                                                                  \
+        ENTER();                                                                                                       \
+        return on_##name(__VA_ARGS__);                                                                                 \
+    }                                                                                                                  \
+    SIM_API CUresult name##twin formals                                                                                \
+    {                                                                                                                  \
+        ENTER();                                                                                                       \
+        return on_##name(__VA_ARGS__);                                                                                 \
+    }                                                                                                                  \
     static CUresult on_##name formals
 
 enum object_kind {
@@ -97,9 +97,9 @@ struct CUstream_st {
     unsigned flags;
     int priority;
     u64 id;
-    u64 last; /* number of its last kernel, timeline.h */
+    u64 last;                /* number of its last kernel, timeline.h */
     u64 hosted, hosted_done; /* host functions queued and run */
-    CUgraph capture; /* NULL = not capturing */
+    CUgraph capture;         /* NULL = not capturing */
     bool capture_broken;
 };
 
@@ -112,7 +112,7 @@ struct CUctx_st {
     unsigned api_version;
     u64 id;
     size_t limits[CU_LIMIT_MAX];
-    u64 peers; /* bit a device: peer access enabled */
+    u64 peers;                     /* bit a device: peer access enabled */
     struct CUstream_st legacy;     /* the default stream */
     struct CUstream_st per_thread; /* the per-thread default stream; one for all threads here */
 };

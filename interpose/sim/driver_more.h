@@ -1,13 +1,15 @@
 /*
- * Types of the driver's interface that only the simulated driver needs, beyond those of ../driver.h. Names, values and layouts are the
- * vendor's public interface. Functions are not declared: programs reach them through the dynamic linker.
+ * Types of the driver's interface that only the simulated driver needs, beyond those of ../driver.h. Names, values and
+ * layouts are the vendor's public interface. Functions are not declared: programs reach them through the dynamic
+ * linker.
  */
 #ifndef SIM_DRIVER_MORE_H
 #define SIM_DRIVER_MORE_H
 
 #include "driver.h"
 
-/* ------------------------------------------------------------------------------------------------------------------- cuda.h */
+/* -------------------------------------------------------------------------------------------------------------------
+ * cuda.h */
 
 typedef enum CUpointer_attribute_enum {
     CU_POINTER_ATTRIBUTE_CONTEXT = 1,
@@ -125,7 +127,8 @@ typedef enum CUfunction_attribute_enum {
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
 } CUfunction_attribute;
 
-/* ------------------------------------------------------------------------------------------------------------------- nvml.h */
+/* -------------------------------------------------------------------------------------------------------------------
+ * nvml.h */
 
 typedef struct nvmlPciInfo_st {
     char busIdLegacy[16];
@@ -170,7 +173,11 @@ typedef enum { NVML_NVLINK_DEVICE_TYPE_GPU = 0, NVML_NVLINK_DEVICE_TYPE_SWITCH =
 typedef enum { NVML_CLOCK_MEM = 2, NVML_CLOCK_VIDEO = 3 } nvmlClockType_t;
 typedef enum { NVML_P2P_STATUS_OK = 0, NVML_P2P_STATUS_NOT_SUPPORTED = 5 } nvmlGpuP2PStatus_t;
 typedef enum { NVML_P2P_CAPS_INDEX_NVLINK = 2, NVML_P2P_CAPS_INDEX_ATOMICS = 3 } nvmlGpuP2PCapsIndex_t;
-typedef enum { NVML_NVLINK_CAP_P2P_SUPPORTED = 0, NVML_NVLINK_CAP_P2P_ATOMICS = 2, NVML_NVLINK_CAP_VALID = 5 } nvmlNvLinkCapability_t;
+typedef enum {
+    NVML_NVLINK_CAP_P2P_SUPPORTED = 0,
+    NVML_NVLINK_CAP_P2P_ATOMICS = 2,
+    NVML_NVLINK_CAP_VALID = 5
+} nvmlNvLinkCapability_t;
 typedef enum { NVML_TEMPERATURE_GPU = 0 } nvmlTemperatureSensors_t;
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * Graphs, as far as device time is concerned: a graph is a list of pieces of work, an executable graph the list at the time of
- * instantiation, a launch one piece of work of the list's total. Edges, copies and memory nodes are not played.
+ * Graphs, as far as device time is concerned: a graph is a list of pieces of work, an executable graph the list at the
+ * time of instantiation, a launch one piece of work of the list's total. Edges, copies and memory nodes are not played.
  */
 #include "graph.h"
 
@@ -12,7 +12,7 @@
 struct CUgraphNode_st {
     struct object object;
     CUgraph graph;
-    int type; /* 0 kernel, 5 empty */
+    int type;          /* 0 kernel, 5 empty */
     unsigned position; /* among the graph's nodes */
     u64 work;
     struct CUDA_KERNEL_NODE_PARAMS_v2_st kernel;
@@ -105,8 +105,8 @@ STREAM_CALL(cuStreamBeginCapture_v2, _ptsz, (CUstream stream, CUstreamCaptureMod
 }
 
 STREAM_CALL(cuStreamBeginCaptureToGraph, _ptsz,
-            (CUstream stream, CUgraph graph, const CUgraphNode *dependencies, const CUgraphEdgeData *edges, size_t count,
-             CUstreamCaptureMode mode),
+            (CUstream stream, CUgraph graph, const CUgraphNode *dependencies, const CUgraphEdgeData *edges,
+             size_t count, CUstreamCaptureMode mode),
             stream, graph, dependencies, edges, count, mode)
 {
     (void)edges;
@@ -168,7 +168,8 @@ static CUresult capture_info(CUstream handle, CUstreamCaptureStatus *status, cuu
     return CUDA_SUCCESS;
 }
 
-STREAM_CALL(cuStreamGetCaptureInfo, _ptsz, (CUstream stream, CUstreamCaptureStatus *status, cuuint64_t *id), stream, status, id)
+STREAM_CALL(cuStreamGetCaptureInfo, _ptsz, (CUstream stream, CUstreamCaptureStatus *status, cuuint64_t *id), stream,
+            status, id)
 {
     return capture_info(stream, status, id, NULL, NULL, NULL);
 }
@@ -450,7 +451,8 @@ static CUresult set_kernel(CUgraphExec exec, CUgraphNode node, const struct CUDA
     return CUDA_SUCCESS;
 }
 
-SIM_API CUresult cuGraphExecKernelNodeSetParams(CUgraphExec exec, CUgraphNode node, const CUDA_KERNEL_NODE_PARAMS_v1 *kernel)
+SIM_API CUresult cuGraphExecKernelNodeSetParams(CUgraphExec exec, CUgraphNode node,
+                                                const CUDA_KERNEL_NODE_PARAMS_v1 *kernel)
 {
     ENTER();
     if (!kernel)
@@ -459,7 +461,8 @@ SIM_API CUresult cuGraphExecKernelNodeSetParams(CUgraphExec exec, CUgraphNode no
     return set_kernel(exec, node, &wide);
 }
 
-SIM_API CUresult cuGraphExecKernelNodeSetParams_v2(CUgraphExec exec, CUgraphNode node, const CUDA_KERNEL_NODE_PARAMS *kernel)
+SIM_API CUresult cuGraphExecKernelNodeSetParams_v2(CUgraphExec exec, CUgraphNode node,
+                                                   const CUDA_KERNEL_NODE_PARAMS *kernel)
 {
     ENTER();
     return kernel ? set_kernel(exec, node, kernel) : CUDA_ERROR_INVALID_VALUE;

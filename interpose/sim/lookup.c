@@ -27,7 +27,8 @@ static const struct symbol *first_row(const char *name)
     return low < cuda_symbol_count && strcmp(cuda_symbols[low].name, name) == 0 ? &cuda_symbols[low] : NULL;
 }
 
-/* The newest calling convention that `version` and this driver know; of the per-thread family where that is asked and exists. */
+/* The newest calling convention that `version` and this driver know; of the per-thread family where that is asked and
+ * exists. */
 static CUresult get(const char *name, void **out, int version, u64 flags, CUdriverProcAddressQueryResult *status)
 {
     if (!name || !out || flags > CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM)
@@ -52,8 +53,9 @@ static CUresult get(const char *name, void **out, int version, u64 flags, CUdriv
     }
     *out = best ? best->function : NULL;
     if (status)
-        *status = best ? CU_GET_PROC_ADDRESS_SUCCESS
-                       : known ? CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+        *status = best    ? CU_GET_PROC_ADDRESS_SUCCESS
+                  : known ? CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT
+                          : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
     return CUDA_SUCCESS;
 }
 

@@ -395,5 +395,6 @@ SIM_API CUresult cuPointerSetAttribute(const void *value, CUpointer_attribute at
     pthread_mutex_lock(&local);
     bool known = arena_find(address, &base) != NULL;
     pthread_mutex_unlock(&local);
-    return known && value && (int)attribute == CU_POINTER_ATTRIBUTE_SYNC_MEMOPS ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    return known && value && (int)attribute == CU_POINTER_ATTRIBUTE_SYNC_MEMOPS ? CUDA_SUCCESS
+                                                                                : CUDA_ERROR_INVALID_VALUE;
 }

@@ -1,4 +1,5 @@
-/* Modules, libraries, functions and kernels. An image is not interpreted: a function exists if its name occurs in it. */
+/* Modules, libraries, functions and kernels. An image is not interpreted: a function exists if its name occurs in it.
+ */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,7 +162,8 @@ SIM_API CUresult cuModuleLoadData(CUmodule *out, const void *image)
     return context_current() ? from_memory(out, image) : CUDA_ERROR_INVALID_CONTEXT;
 }
 
-SIM_API CUresult cuModuleLoadDataEx(CUmodule *out, const void *image, unsigned int count, CUjit_option *options, void **values)
+SIM_API CUresult cuModuleLoadDataEx(CUmodule *out, const void *image, unsigned int count, CUjit_option *options,
+                                    void **values)
 {
     ENTER();
     if (count && (!options || !values))
@@ -203,8 +205,9 @@ SIM_API CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode *mode)
     return CUDA_SUCCESS;
 }
 
-SIM_API CUresult cuLibraryLoadData(CUlibrary *out, const void *image, CUjit_option *options, void **values, unsigned int count,
-                                   CUlibraryOption *library_options, void **library_values, unsigned int library_count)
+SIM_API CUresult cuLibraryLoadData(CUlibrary *out, const void *image, CUjit_option *options, void **values,
+                                   unsigned int count, CUlibraryOption *library_options, void **library_values,
+                                   unsigned int library_count)
 {
     ENTER();
     if ((count && (!options || !values)) || (library_count && !library_options))
@@ -213,8 +216,9 @@ SIM_API CUresult cuLibraryLoadData(CUlibrary *out, const void *image, CUjit_opti
     return from_memory((CUmodule *)out, image);
 }
 
-SIM_API CUresult cuLibraryLoadFromFile(CUlibrary *out, const char *path, CUjit_option *options, void **values, unsigned int count,
-                                       CUlibraryOption *library_options, void **library_values, unsigned int library_count)
+SIM_API CUresult cuLibraryLoadFromFile(CUlibrary *out, const char *path, CUjit_option *options, void **values,
+                                       unsigned int count, CUlibraryOption *library_options, void **library_values,
+                                       unsigned int library_count)
 {
     ENTER();
     if ((count && (!options || !values)) || (library_count && !library_options))
@@ -383,7 +387,8 @@ static CUresult occupancy(int *blocks, CUfunction function, int threads)
     return CUDA_SUCCESS;
 }
 
-SIM_API CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunction function, int threads, size_t shared)
+SIM_API CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunction function, int threads,
+                                                             size_t shared)
 {
     ENTER();
     (void)shared;
@@ -446,14 +451,16 @@ SIM_API CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction funct
     return launch_ex(config, function, false);
 }
 
-SIM_API CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction function, void **parameters, void **extra)
+SIM_API CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction function, void **parameters,
+                                       void **extra)
 {
     ENTER();
     (void)parameters, (void)extra;
     return launch_ex(config, function, true);
 }
 
-SIM_API CUresult cuLaunchCooperativeKernelMultiDevice(CUDA_LAUNCH_PARAMS *launches, unsigned int count, unsigned int flags)
+SIM_API CUresult cuLaunchCooperativeKernelMultiDevice(CUDA_LAUNCH_PARAMS *launches, unsigned int count,
+                                                      unsigned int flags)
 {
     ENTER();
     (void)flags;

@@ -49,11 +49,11 @@ static nvmlReturn_t init(void)
     return NVML_SUCCESS;
 }
 
-#define INIT(name, ...)                                                                                                    \
-    SIM_API nvmlReturn_t name(__VA_ARGS__)                                                                                 \
-    {                                                                                                                      \
-        int result;                                                                                                        \
-        return state_map() && fault_hits(#name, &result) ? (nvmlReturn_t)result : init();                                  \
+#define INIT(name, ...)                                                                                                \
+    SIM_API nvmlReturn_t name(__VA_ARGS__)                                                                             \
+    {                                                                                                                  \
+        int result;                                                                                                    \
+        return state_map() && fault_hits(#name, &result) ? (nvmlReturn_t)result : init();                              \
     }
 INIT(nvmlInit, void)
 INIT(nvmlInit_v2, void)
@@ -266,16 +266,16 @@ SIM_API nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t handle, unsigned int *out)
 }
 
 /* A call that gives one unsigned number of a device. */
-#define NUMBER(name, value)                                                                                                \
-    SIM_API nvmlReturn_t name(nvmlDevice_t handle, unsigned int *out)                                                      \
-    {                                                                                                                      \
-        ENTER_DEVICE(handle);                                                                                              \
-        const struct sim_device *d = &sim->devices[device];                                                                \
-        (void)d;                                                                                                           \
-        if (!out)                                                                                                          \
-            return NVML_ERROR_INVALID_ARGUMENT;                                                                            \
-        *out = (unsigned)(value);                                                                                          \
-        return NVML_SUCCESS;                                                                                               \
+#define NUMBER(name, value)                                                                                            \
+    SIM_API nvmlReturn_t name(nvmlDevice_t handle, unsigned int *out)                                                  \
+    {                                                                                                                  \
+        ENTER_DEVICE(handle);                                                                                          \
+        const struct sim_device *d = &sim->devices[device];                                                            \
+        (void)d;                                                                                                       \
+        if (!out)                                                                                                      \
+            return NVML_ERROR_INVALID_ARGUMENT;                                                                        \
+        *out = (unsigned)(value);                                                                                      \
+        return NVML_SUCCESS;                                                                                           \
     }
 
 NUMBER(nvmlDeviceGetMinorNumber, device)
@@ -284,7 +284,7 @@ NUMBER(nvmlDeviceGetBoardId, d->pci_bus << 8)
 NUMBER(nvmlDeviceGetMultiGpuBoard, 0)
 NUMBER(nvmlDeviceGetBrand, d->capability_major >= 7 ? 14 /* NVIDIA */ : 2 /* Tesla */)
 NUMBER(nvmlDeviceGetMemoryBusWidth, d->bus_width)
-NUMBER(nvmlDeviceGetNumGpuCores, d->sm_count * (d->capability_major == 8 && d->capability_minor == 0 ? 64 : 128))
+NUMBER(nvmlDeviceGetNumGpuCores, d->sm_count *(d->capability_major == 8 && d->capability_minor == 0 ? 64 : 128))
 NUMBER(nvmlDeviceGetPersistenceMode, 1)
 NUMBER(nvmlDeviceGetComputeMode, 0)
 NUMBER(nvmlDeviceGetPerformanceState, 0)
@@ -298,7 +298,8 @@ NUMBER(nvmlDeviceGetPowerManagementLimit, d->power_limit_mw)
 NUMBER(nvmlDeviceGetPowerManagementDefaultLimit, d->power_limit_mw)
 NUMBER(nvmlDeviceGetEnforcedPowerLimit, d->power_limit_mw)
 /* An idle device draws an eighth of its limit and is 30 degrees warm; a busy one draws 85 % and has 65 degrees. */
-NUMBER(nvmlDeviceGetPowerUsage, d->power_limit_mw / 8 + (u64)d->power_limit_mw * timeline_busy_percent(device) * 29 / 4000)
+NUMBER(nvmlDeviceGetPowerUsage,
+       d->power_limit_mw / 8 + (u64)d->power_limit_mw * timeline_busy_percent(device) * 29 / 4000)
 static unsigned degrees(int device) { return 30 + timeline_busy_percent(device) * 35 / 100; }
 
 SIM_API nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t handle, nvmlTemperatureSensors_t sensor, unsigned int *out)
@@ -371,16 +372,16 @@ void nvml_pci(nvmlPciInfo_t *out, unsigned bus, unsigned device_id)
 }
 
 /* The old forms end before the long bus id; the first one before the subsystem too. */
-#define PCI(name, written)                                                                                                 \
-    SIM_API nvmlReturn_t name(nvmlDevice_t handle, nvmlPciInfo_t *out)                                                     \
-    {                                                                                                                      \
-        ENTER_DEVICE(handle);                                                                                              \
-        nvmlPciInfo_t info;                                                                                                \
-        if (!out)                                                                                                          \
-            return NVML_ERROR_INVALID_ARGUMENT;                                                                            \
-        nvml_pci(&info, sim->devices[device].pci_bus, sim->devices[device].pci_device);                                    \
-        memcpy(out, &info, written);                                                                                       \
-        return NVML_SUCCESS;                                                                                               \
+#define PCI(name, written)                                                                                             \
+    SIM_API nvmlReturn_t name(nvmlDevice_t handle, nvmlPciInfo_t *out)                                                 \
+    {                                                                                                                  \
+        ENTER_DEVICE(handle);                                                                                          \
+        nvmlPciInfo_t info;                                                                                            \
+        if (!out)                                                                                                      \
+            return NVML_ERROR_INVALID_ARGUMENT;                                                                        \
+        nvml_pci(&info, sim->devices[device].pci_bus, sim->devices[device].pci_device);                                \
+        memcpy(out, &info, written);                                                                                   \
+        return NVML_SUCCESS;                                                                                           \
     }
 PCI(nvmlDeviceGetPciInfo, offsetof(nvmlPciInfo_t, pciSubSystemId))
 PCI(nvmlDeviceGetPciInfo_v2, offsetof(nvmlPciInfo_t, busId))

@@ -75,8 +75,11 @@ static nvmlReturn_t wait(nvmlEventSet_t set, nvmlEventData_t *out, unsigned time
     }
     state_sleep_until(when);
     set->delivered[fault - sim->faults] = true;
-    *out = (nvmlEventData_t){.device = nvml_handle((int)fault->device), .eventType = nvmlEventTypeXidCriticalError,
-                             .eventData = fault->xid, .gpuInstanceId = UINT32_MAX, .computeInstanceId = UINT32_MAX};
+    *out = (nvmlEventData_t){.device = nvml_handle((int)fault->device),
+                             .eventType = nvmlEventTypeXidCriticalError,
+                             .eventData = fault->xid,
+                             .gpuInstanceId = UINT32_MAX,
+                             .computeInstanceId = UINT32_MAX};
     return NVML_SUCCESS;
 }
 

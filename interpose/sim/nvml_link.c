@@ -20,7 +20,8 @@ SIM_API nvmlReturn_t nvmlDeviceGetNumaNodeId(nvmlDevice_t handle, unsigned int *
     return NVML_SUCCESS;
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetMemoryAffinity(nvmlDevice_t handle, unsigned int words, unsigned long *set, nvmlAffinityScope_t scope)
+SIM_API nvmlReturn_t nvmlDeviceGetMemoryAffinity(nvmlDevice_t handle, unsigned int words, unsigned long *set,
+                                                 nvmlAffinityScope_t scope)
 {
     ENTER_DEVICE(handle);
     i32 numa = sim->devices[device].numa;
@@ -58,7 +59,8 @@ SIM_API nvmlReturn_t nvmlDeviceGetCpuAffinity(nvmlDevice_t handle, unsigned int 
     return processors(device, words, set);
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetCpuAffinityWithinScope(nvmlDevice_t handle, unsigned int words, unsigned long *set, nvmlAffinityScope_t scope)
+SIM_API nvmlReturn_t nvmlDeviceGetCpuAffinityWithinScope(nvmlDevice_t handle, unsigned int words, unsigned long *set,
+                                                         nvmlAffinityScope_t scope)
 {
     ENTER_DEVICE(handle);
     return scope > 1 ? NVML_ERROR_INVALID_ARGUMENT : processors(device, words, set);
@@ -71,7 +73,8 @@ static nvmlGpuTopologyLevel_t level(int a, int b)
     return sim->devices[a].numa == sim->devices[b].numa ? NVML_TOPOLOGY_NODE : NVML_TOPOLOGY_SYSTEM;
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t handle, nvmlDevice_t other, nvmlGpuTopologyLevel_t *out)
+SIM_API nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t handle, nvmlDevice_t other,
+                                                         nvmlGpuTopologyLevel_t *out)
 {
     ENTER_DEVICE(handle);
     int second = nvml_device(other);
@@ -81,7 +84,8 @@ SIM_API nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t handle, nv
     return NVML_SUCCESS;
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetTopologyNearestGpus(nvmlDevice_t handle, nvmlGpuTopologyLevel_t wanted, unsigned int *count, nvmlDevice_t *out)
+SIM_API nvmlReturn_t nvmlDeviceGetTopologyNearestGpus(nvmlDevice_t handle, nvmlGpuTopologyLevel_t wanted,
+                                                      unsigned int *count, nvmlDevice_t *out)
 {
     ENTER_DEVICE(handle);
     int devices[SIM_DEVICES];
@@ -137,7 +141,8 @@ static bool other_end(int device, unsigned link, struct end *end)
     unsigned first = 0;
     for (u32 peer = 0; peer < sim->device_count; peer++) {
         if (link - first < d->peer_links[peer]) {
-            *end = (struct end){.peer = (int)peer, .bus = sim->devices[peer].pci_bus, .id = sim->devices[peer].pci_device};
+            *end =
+                (struct end){.peer = (int)peer, .bus = sim->devices[peer].pci_bus, .id = sim->devices[peer].pci_device};
             return true;
         }
         first += d->peer_links[peer];
@@ -183,7 +188,8 @@ SIM_API nvmlReturn_t nvmlDeviceGetNvLinkVersion(nvmlDevice_t handle, unsigned in
 }
 
 /* Capabilities: peer access, system memory access, both atomics, SLI bridge, valid. */
-SIM_API nvmlReturn_t nvmlDeviceGetNvLinkCapability(nvmlDevice_t handle, unsigned int link, nvmlNvLinkCapability_t capability, unsigned int *out)
+SIM_API nvmlReturn_t nvmlDeviceGetNvLinkCapability(nvmlDevice_t handle, unsigned int link,
+                                                   nvmlNvLinkCapability_t capability, unsigned int *out)
 {
     ENTER_DEVICE(handle);
     struct end end;
@@ -220,7 +226,8 @@ SIM_API nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo_v2(nvmlDevice_t handle, un
     return remote(device, link, out);
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetNvLinkRemoteDeviceType(nvmlDevice_t handle, unsigned int link, nvmlIntNvLinkDeviceType_t *out)
+SIM_API nvmlReturn_t nvmlDeviceGetNvLinkRemoteDeviceType(nvmlDevice_t handle, unsigned int link,
+                                                         nvmlIntNvLinkDeviceType_t *out)
 {
     ENTER_DEVICE(handle);
     struct end end;

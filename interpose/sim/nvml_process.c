@@ -1,4 +1,5 @@
-/* Who uses a device: memory and device time of each process, with pids as the calling process's namespace shows them. */
+/* Who uses a device: memory and device time of each process, with pids as the calling process's namespace shows them.
+ */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -51,26 +52,28 @@ static nvmlReturn_t room(unsigned *count, unsigned have, const void *buffer)
 
 #define NO_INSTANCE UINT32_MAX
 
-#define LIST_V1(name, present)                                                                                             \
-    SIM_API nvmlReturn_t name(nvmlDevice_t handle, unsigned int *count, nvmlProcessInfo_v1_t *out)                         \
-    {                                                                                                                      \
-        ENTER_DEVICE(handle);                                                                                              \
-        struct user found[SIM_PROCESSES];                                                                                  \
-        nvmlReturn_t rc = room(count, present ? list(device, found) : 0, out);                                             \
-        for (unsigned i = 0; rc == NVML_SUCCESS && i < *count; i++)                                                        \
-            out[i] = (nvmlProcessInfo_v1_t){.pid = found[i].pid, .usedGpuMemory = found[i].memory};                        \
-        return rc;                                                                                                         \
+#define LIST_V1(name, present)                                                                                         \
+    SIM_API nvmlReturn_t name(nvmlDevice_t handle, unsigned int *count, nvmlProcessInfo_v1_t *out)                     \
+    {                                                                                                                  \
+        ENTER_DEVICE(handle);                                                                                          \
+        struct user found[SIM_PROCESSES];                                                                              \
+        nvmlReturn_t rc = room(count, present ? list(device, found) : 0, out);                                         \
+        for (unsigned i = 0; rc == NVML_SUCCESS && i < *count; i++)                                                    \
+            out[i] = (nvmlProcessInfo_v1_t){.pid = found[i].pid, .usedGpuMemory = found[i].memory};                    \
+        return rc;                                                                                                     \
     }
-#define LIST_V2(name, present)                                                                                             \
-    SIM_API nvmlReturn_t name(nvmlDevice_t handle, unsigned int *count, nvmlProcessInfo_v2_t *out)                         \
-    {                                                                                                                      \
-        ENTER_DEVICE(handle);                                                                                              \
-        struct user found[SIM_PROCESSES];                                                                                  \
-        nvmlReturn_t rc = room(count, present ? list(device, found) : 0, out);                                             \
-        for (unsigned i = 0; rc == NVML_SUCCESS && i < *count; i++)                                                        \
-            out[i] = (nvmlProcessInfo_v2_t){.pid = found[i].pid, .usedGpuMemory = found[i].memory,                         \
-                                            .gpuInstanceId = NO_INSTANCE, .computeInstanceId = NO_INSTANCE};               \
-        return rc;                                                                                                         \
+#define LIST_V2(name, present)                                                                                         \
+    SIM_API nvmlReturn_t name(nvmlDevice_t handle, unsigned int *count, nvmlProcessInfo_v2_t *out)                     \
+    {                                                                                                                  \
+        ENTER_DEVICE(handle);                                                                                          \
+        struct user found[SIM_PROCESSES];                                                                              \
+        nvmlReturn_t rc = room(count, present ? list(device, found) : 0, out);                                         \
+        for (unsigned i = 0; rc == NVML_SUCCESS && i < *count; i++)                                                    \
+            out[i] = (nvmlProcessInfo_v2_t){.pid = found[i].pid,                                                       \
+                                            .usedGpuMemory = found[i].memory,                                          \
+                                            .gpuInstanceId = NO_INSTANCE,                                              \
+                                            .computeInstanceId = NO_INSTANCE};                                         \
+        return rc;                                                                                                     \
     }
 /* Processes of a device shared side by side are listed as MPS clients, as the driver does; nothing here draws. */
 #define COMPUTE !sim->devices[device].side_by_side

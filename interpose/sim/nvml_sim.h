@@ -6,20 +6,20 @@
 #include "state.h"
 
 /* First line of every entry point: act out a described fault, refuse before nvmlInit. */
-#define ENTER()                                                                                                            \
-    do {                                                                                                                   \
-        int entered_;                                                                                                      \
-        if (sim && sim->fault_count && fault_hits(__func__, &entered_))                                                    \
-            return (nvmlReturn_t)entered_;                                                                                 \
-        if (!nvml_ready())                                                                                                 \
-            return NVML_ERROR_UNINITIALIZED;                                                                               \
+#define ENTER()                                                                                                        \
+    do {                                                                                                               \
+        int entered_;                                                                                                  \
+        if (sim && sim->fault_count && fault_hits(__func__, &entered_))                                                \
+            return (nvmlReturn_t)entered_;                                                                             \
+        if (!nvml_ready())                                                                                             \
+            return NVML_ERROR_UNINITIALIZED;                                                                           \
     } while (0)
 
 /* ENTER() for a call about one device: declares `device`, its index in sim->devices. */
-#define ENTER_DEVICE(handle)                                                                                               \
-    ENTER();                                                                                                               \
-    int device = nvml_device(handle);                                                                                      \
-    if (device < 0)                                                                                                        \
+#define ENTER_DEVICE(handle)                                                                                           \
+    ENTER();                                                                                                           \
+    int device = nvml_device(handle);                                                                                  \
+    if (device < 0)                                                                                                    \
     return NVML_ERROR_INVALID_ARGUMENT
 
 bool nvml_ready(void);

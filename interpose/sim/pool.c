@@ -1,6 +1,6 @@
 /*
- * Stream-ordered memory. A pool takes device memory in chunks of 32 MiB and keeps freed memory; what counts on the device is
- * what it has reserved. Order in the stream is not played: memory is usable at once and free at once.
+ * Stream-ordered memory. A pool takes device memory in chunks of 32 MiB and keeps freed memory; what counts on the
+ * device is what it has reserved. Order in the stream is not played: memory is usable at once and free at once.
  */
 #include "pool.h"
 
@@ -122,7 +122,7 @@ static CUresult take(CUdeviceptr *out, u64 size, CUmemoryPool pool)
     return CUDA_SUCCESS;
 }
 
-STREAM_CALL(cuMemAllocAsync, _ptsz, (CUdeviceptr *out, size_t size, CUstream stream), out, size, stream)
+STREAM_CALL(cuMemAllocAsync, _ptsz, (CUdeviceptr * out, size_t size, CUstream stream), out, size, stream)
 {
     CUstream on = stream_of(stream);
     if (!on)
@@ -136,8 +136,8 @@ STREAM_CALL(cuMemAllocAsync, _ptsz, (CUdeviceptr *out, size_t size, CUstream str
     return rc;
 }
 
-STREAM_CALL(cuMemAllocFromPoolAsync, _ptsz, (CUdeviceptr *out, size_t size, CUmemoryPool pool, CUstream stream), out, size,
-            pool, stream)
+STREAM_CALL(cuMemAllocFromPoolAsync, _ptsz, (CUdeviceptr * out, size_t size, CUmemoryPool pool, CUstream stream), out,
+            size, pool, stream)
 {
     CUstream on = stream_of(stream);
     if (!on)

@@ -1,7 +1,8 @@
 /*
- * One file, mapped by every process that uses the machine. House rules: nothing happens at load time; the lock is held for
- * a few hundred instructions and never across a wait; what a process holds is written in its own row only, so that a death
- * at any instruction loses nothing (sums are made again from the rows); a row is free when its liveness lock is free.
+ * One file, mapped by every process that uses the machine. House rules: nothing happens at load time; the lock is held
+ * for a few hundred instructions and never across a wait; what a process holds is written in its own row only, so that
+ * a death at any instruction loses nothing (sums are made again from the rows); a row is free when its liveness lock is
+ * free.
  */
 #define _GNU_SOURCE
 #include "state.h"
@@ -135,8 +136,8 @@ static void repair(void)
 
 void state_lock(void)
 {
-    /* Tried, not waited for: a waiter registers its intent with the kernel under its thread id, and in containers, where ids
-     * repeat (1, 7, ...), the kernel would take a killed waiter for the holder of the same id. */
+    /* Tried, not waited for: a waiter registers its intent with the kernel under its thread id, and in containers,
+     * where ids repeat (1, 7, ...), the kernel would take a killed waiter for the holder of the same id. */
     for (unsigned spin = 0;; spin++) {
         int rc = pthread_mutex_trylock(shared_lock());
         if (rc == 0)
@@ -300,8 +301,8 @@ void state_sleep_until(u64 when)
 {
     u64 manual = __atomic_load_n(&sim->manual_ns, __ATOMIC_ACQUIRE);
     if (manual) {
-        while (manual < when && !__atomic_compare_exchange_n(&sim->manual_ns, &manual, when, false, __ATOMIC_ACQ_REL,
-                                                             __ATOMIC_ACQUIRE))
+        while (manual < when &&
+               !__atomic_compare_exchange_n(&sim->manual_ns, &manual, when, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
             continue;
         return;
     }

@@ -1,7 +1,7 @@
 /*
- * Streams, events, host functions. All streams of a process on one device feed one queue in order of submission, which is a
- * legal schedule where every kernel takes the whole device; so waiting for an event of the same device needs nothing, and
- * for one of another device the host waits at the call.
+ * Streams, events, host functions. All streams of a process on one device feed one queue in order of submission, which
+ * is a legal schedule where every kernel takes the whole device; so waiting for an event of the same device needs
+ * nothing, and for one of another device the host waits at the call.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,10 +16,10 @@ struct CUevent_st {
     unsigned flags;
     int device;
     bool recorded;
-    u64 number; /* completes with this kernel */
-    u64 when;   /* the clock at completion, 0 = not known yet */
+    u64 number;      /* completes with this kernel */
+    u64 when;        /* the clock at completion, 0 = not known yet */
     CUgraph capture; /* recorded in this capture */
-    CUevent next; /* of the device's events with when == 0 */
+    CUevent next;    /* of the device's events with when == 0 */
 };
 
 static u64 last_stream_id = 2;
@@ -48,8 +48,8 @@ u64 stream_last(CUstream stream)
     return stream == &stream->context->legacy ? timeline_last(stream->context->device) : stream->last;
 }
 
-/* Learn the completion times of waiting events up to kernel `number`, whose places in the queue will be used again. With
- * `local` held. */
+/* Learn the completion times of waiting events up to kernel `number`, whose places in the queue will be used again.
+ * With `local` held. */
 static void harvest(int device, u64 number)
 {
     if (events[device].generation != state_generation()) {
@@ -152,8 +152,12 @@ static CUresult add_hosted(CUstream handle, CUhostFn function, CUstreamCallback 
     struct hosted *job = calloc(1, sizeof *job);
     if (!job)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *job = (struct hosted){.stream = stream, .device = stream->context->device, .number = stream_last(stream),
-                           .function = function, .callback = callback, .data = data};
+    *job = (struct hosted){.stream = stream,
+                           .device = stream->context->device,
+                           .number = stream_last(stream),
+                           .function = function,
+                           .callback = callback,
+                           .data = data};
     pthread_mutex_lock(&local);
     CUresult rc = CUDA_SUCCESS;
     if (host.generation != state_generation()) {
@@ -185,8 +189,8 @@ STREAM_CALL(cuLaunchHostFunc, _ptsz, (CUstream stream, CUhostFn function, void *
     return add_hosted(stream, function, NULL, data);
 }
 
-STREAM_CALL(cuStreamAddCallback, _ptsz, (CUstream stream, CUstreamCallback callback, void *data, unsigned int flags), stream,
-            callback, data, flags)
+STREAM_CALL(cuStreamAddCallback, _ptsz, (CUstream stream, CUstreamCallback callback, void *data, unsigned int flags),
+            stream, callback, data, flags)
 {
     return flags ? CUDA_ERROR_INVALID_VALUE : add_hosted(stream, NULL, callback, data);
 }
@@ -226,7 +230,8 @@ SIM_API CUresult cuStreamCreateWithPriority(CUstream *out, unsigned int flags, i
 /* Work in the stream goes on; only the handle ends. */
 static CUresult destroy(CUstream stream)
 {
-    if (!object_is(stream, OBJECT_STREAM) || stream == &stream->context->legacy || stream == &stream->context->per_thread)
+    if (!object_is(stream, OBJECT_STREAM) || stream == &stream->context->legacy ||
+        stream == &stream->context->per_thread)
         return CUDA_ERROR_INVALID_HANDLE;
     pthread_mutex_lock(&local);
     while (stream->hosted_done < stream->hosted) /* its host functions still use it */

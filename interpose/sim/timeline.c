@@ -1,8 +1,8 @@
 /*
- * The arithmetic of device time. All static functions and those so marked in timeline.h are called with the lock held; times are those of state_now().
- * Invariants: done <= pushed; obtained_ns <= submitted_ns; kernels complete in the order of their numbers;
- * members lists exactly the claimed queues of its device; the obtained times of a device's queues never sum to more than the
- * time that passed.
+ * The arithmetic of device time. All static functions and those so marked in timeline.h are called with the lock held;
+ * times are those of state_now(). Invariants: done <= pushed; obtained_ns <= submitted_ns; kernels complete in the
+ * order of their numbers; members lists exactly the claimed queues of its device; the obtained times of a device's
+ * queues never sum to more than the time that passed.
  */
 #include "timeline.h"
 
@@ -191,8 +191,8 @@ static u64 play_side_by_side(const struct sim_timeline *line, u64 *left, u64 nee
     return end;
 }
 
-/* When `wanted`, a member with pending work, will have obtained `goal` ns if nobody submits more; HORIZON_NS ahead, give or
- * take a turn, when it takes longer. After timeline_settle(). */
+/* When `wanted`, a member with pending work, will have obtained `goal` ns if nobody submits more; HORIZON_NS ahead,
+ * give or take a turn, when it takes longer. After timeline_settle(). */
 static u64 foresee(int device, const struct sim_queue *wanted, u64 goal)
 {
     const struct sim_timeline *line = &sim->timelines[device];

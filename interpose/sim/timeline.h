@@ -1,7 +1,8 @@
 /*
- * Device time. A process has one queue a device; a kernel of n ns is an entry that completes when its queue has obtained
- * n ns more. Between processes with pending work the device goes round in turns of time_slice_ns (or, side by side, gives
- * each an equal part continuously). Nothing runs: what happened until now is computed whenever somebody asks.
+ * Device time. A process has one queue a device; a kernel of n ns is an entry that completes when its queue has
+ * obtained n ns more. Between processes with pending work the device goes round in turns of time_slice_ns (or, side by
+ * side, gives each an equal part continuously). Nothing runs: what happened until now is computed whenever somebody
+ * asks.
  */
 #ifndef SIM_TIMELINE_H
 #define SIM_TIMELINE_H

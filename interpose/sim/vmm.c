@@ -1,5 +1,5 @@
-/* Virtual memory management: reserved address ranges, physical memory, and mappings of one into the other. Physical memory
- * lives until its last handle is released and its last mapping is gone. */
+/* Virtual memory management: reserved address ranges, physical memory, and mappings of one into the other. Physical
+ * memory lives until its last handle is released and its last mapping is gone. */
 #include <stdlib.h>
 
 #include "arena.h"
@@ -151,8 +151,8 @@ SIM_API CUresult cuMemMap(CUdeviceptr at, size_t size, size_t offset, CUmemGener
     for (struct mapping *other = mappings; other; other = other->next)
         overlaps |= other->generation == state_generation() && at < other->at + other->size && other->at < at + size;
     if (block && block->kind == KIND_VMM && at % GRAIN == 0 && at + size <= base + block->size && !overlaps) {
-        *mapping = (struct mapping){.next = mappings, .generation = state_generation(), .at = at, .size = size,
-                                    .physical = physical};
+        *mapping = (struct mapping){
+            .next = mappings, .generation = state_generation(), .at = at, .size = size, .physical = physical};
         mappings = mapping;
         physical->mappings++;
         block->device = physical->device;
@@ -223,7 +223,8 @@ SIM_API CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *out, 
     CUresult rc = CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&local);
     for (struct mapping *mapping = mappings; out && mapping; mapping = mapping->next)
-        if (mapping->generation == state_generation() && address >= mapping->at && address < mapping->at + mapping->size) {
+        if (mapping->generation == state_generation() && address >= mapping->at &&
+            address < mapping->at + mapping->size) {
             mapping->physical->handles++;
             *out = (CUmemGenericAllocationHandle)(uintptr_t)mapping->physical;
             rc = CUDA_SUCCESS;

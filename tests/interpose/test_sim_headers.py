@@ -1,8 +1,8 @@
 """Our lists and signatures against the vendor's own headers, where those are at hand.
 
 `HAMI_VENDOR_HEADERS` names a directory with the unpacked wheels nvidia-cuda-runtime-cu12 12.9.79, nvidia-cuda-runtime
-13.5.37, nvidia-nvml-dev-cu12 12.9.79 and nvidia-nvml-dev 13.5.37 (`pip download --no-deps`, then unzip each into its own
-folder). Nothing of them is needed to build.
+13.5.37, nvidia-nvml-dev-cu12 12.9.79 and nvidia-nvml-dev 13.5.37 (`pip download --no-deps`, then unzip each into a
+folder of its own). Nothing of them is needed to build.
 """
 
 import importlib.util

@@ -1,6 +1,6 @@
 /*
- * A small CUDA and NVML client for demonstrations and tests: it opens the driver's libraries by name at run time, as programs built on the
- * CUDA runtime do, makes real calls, and prints one JSON object a command.
+ * A small CUDA and NVML client for demonstrations and tests: it opens the driver's libraries by name at run time, as
+ * programs built on the CUDA runtime do, makes real calls, and prints one JSON object a command.
  *
  *     gpuprobe COMMAND... with COMMAND one of
  *     info                     memory of each visible device as CUDA and NVML tell it
@@ -9,7 +9,8 @@
  *     burn SECONDS KERNEL_NS   launch kernels of KERNEL_NS one after another, waiting for each
  *     hold MIB SECONDS         allocate MIB at once, keep it for SECONDS, free it
  *
- * All but `info` work on device 0. Exit status 0 also when a limit was met; 1 when the driver cannot be used, 2 for a bad command line.
+ * All but `info` work on device 0. Exit status 0 also when a limit was met; 1 when the driver cannot be used, 2 for a
+ * bad command line.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -37,8 +38,8 @@ static struct {
     CUresult (*cuModuleGetFunction)(CUfunction *, CUmodule, const char *);
     CUresult (*cuStreamCreate)(CUstream *, unsigned);
     CUresult (*cuStreamSynchronize)(CUstream);
-    CUresult (*cuLaunchKernel)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream,
-                               void **, void **);
+    CUresult (*cuLaunchKernel)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                               CUstream, void **, void **);
     CUresult (*cuGetErrorName)(CUresult, const char **);
 } cu;
 
@@ -166,13 +167,14 @@ static void info(void)
         check(cu.cuCtxSetCurrent(own), "cuCtxSetCurrent");
         check(cu.cuMemGetInfo_v2(&free_bytes, &total), "cuMemGetInfo_v2");
         const unsigned char *b = (const unsigned char *)raw.bytes;
-        snprintf(uuid, sizeof uuid, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2],
-                 b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+        snprintf(uuid, sizeof uuid, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
+                 b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
         if (nvml.nvmlDeviceGetHandleByUUID(uuid, &handle) != NVML_SUCCESS ||
             nvml.nvmlDeviceGetMemoryInfo(handle, &memory) != NVML_SUCCESS ||
             nvml.nvmlDeviceGetName(handle, product, sizeof product) != NVML_SUCCESS)
             die("NVML", "does not know the device that CUDA shows");
-        printf("%s{\"uuid\": \"%s\", \"name\": \"%s\", \"total_mib\": %.3f, \"free_mib\": %.3f, \"device_total_mib\": %.3f, "
+        printf("%s{\"uuid\": \"%s\", \"name\": \"%s\", \"total_mib\": %.3f, \"free_mib\": %.3f, \"device_total_mib\": "
+               "%.3f, "
                "\"nvml_total_mib\": %.3f, \"nvml_used_mib\": %.3f, \"nvml_free_mib\": %.3f}",
                i ? ", " : "", uuid, product, mib(total), mib(free_bytes), mib(device_total), mib(memory.total),
                mib(memory.used), mib(memory.free));
@@ -196,7 +198,8 @@ static void alloc(long wanted)
         rc = cu.cuMemAlloc_v2(&pieces[piece_count], 1u << 20);
         piece_count += rc == CUDA_SUCCESS;
     }
-    printf("{\"command\": \"alloc\", \"asked_mib\": %ld, \"got_mib\": %ld, \"result\": \"%s\"}\n", wanted, got, name(rc));
+    printf("{\"command\": \"alloc\", \"asked_mib\": %ld, \"got_mib\": %ld, \"result\": \"%s\"}\n", wanted, got,
+           name(rc));
 }
 
 static void free_all(void)
