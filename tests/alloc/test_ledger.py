@@ -218,8 +218,8 @@ def test_random_histories(seed: int) -> None:
     for uid in list(ledger.pods):
         ledger.drop_pod(uid)
     ledger.check()
-    every = [usage for name in nodes for usage in ledger.usage(NodeName(name))]
-    assert not any(usage.used_slots or usage.used_memory_mib or usage.used_cores for usage in every)
+    left = [usage for name in nodes for usage in ledger.usage(NodeName(name))]
+    assert not any(usage.used_slots or usage.used_memory_mib or usage.used_cores for usage in left)
     assert all(ledger.namespace_usage(namespace, NVIDIA) == (0, 0) for namespace in "ab")
     for name in list(nodes):
         ledger.drop_node(NodeName(name))
