@@ -41,7 +41,8 @@ class AgentProcess:
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @contextmanager
-    def started(self, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+    def started(self, *flags: str, program: str = "main") -> Iterator[subprocess.Popen[bytes]]:
+        """`program` is the function that a name on PATH runs; `main` is `hami agent`."""
         arguments = [
             f"--node-name={NODE}",
             f"--kubeconfig={self.api.kubeconfig(self.root)}",
@@ -54,7 +55,9 @@ class AgentProcess:
             *flags,
         ]
         environment = {key: value for key, value in os.environ.items() if key not in {"HAMI_SIM_STATE", "KUBECONFIG"}}
-        process = subprocess.Popen([sys.executable, "-m", "hami", "agent", *arguments], env=environment)
+        named = ["agent"] if program == "main" else []
+        start = f"import sys; from hami.__main__ import {program}; sys.exit({program}())"
+        process = subprocess.Popen([sys.executable, "-c", start, *named, *arguments], env=environment)
         try:
             yield process
         finally:
@@ -99,6 +102,18 @@ async def run(agent: AgentProcess, document: Json) -> None:
     await agent.kubelet.start_container(document, "main")
 
 
+async def metrics(agent: AgentProcess, until_it_has: str) -> str:
+    """What the metrics port tells, once this is among it."""
+    text = ""
+    async with aiohttp.ClientSession() as session:
+        with anyio.fail_after(10):
+            while until_it_has not in text:
+                async with session.get(f"http://127.0.0.1:{agent.port}/metrics") as answer:
+                    text = await answer.text()
+                await anyio.sleep(0.05)
+    return text
+
+
 def notes(api: FakeApi, name: str) -> dict[str, str]:
     found: dict[str, str] = api.get("pods", name, "default")["metadata"].get("annotations", {})
     return found
@@ -126,12 +141,7 @@ async def test_from_registration_to_a_grant_and_its_metrics(agent: AgentProcess)
             assert os.path.exists(mount.host_path), mount  # noqa: ASYNC240 - a test may wait for its disk
         await until(lambda: notes(agent.api, "a")["hami.io/bind-phase"] == "success")
         assert len(agent.api.asked("PATCH", "pods/a")) == 1
-        text = ""
-        async with aiohttp.ClientSession() as session:
-            with anyio.fail_after(10):
-                while "hami_vgpu_memory_limit_bytes{" not in text:
-                    async with session.get(f"http://127.0.0.1:{agent.port}/metrics") as answer:
-                        text = await answer.text()
+        text = await metrics(agent, "hami_vgpu_memory_limit_bytes{")
         labels = f'container="main",device_uuid="{devices[1].uuid}",namespace="default",pod="a",vdevice_index="0"'
         assert f'hami_vgpu_memory_limit_bytes{{{labels},zone="vGPU"}} 3.145728e+09' in text
         assert 'simulated="true"' in text
@@ -158,6 +168,21 @@ async def test_a_killed_agent_is_followed_by_one_that_knows(agent: AgentProcess)
         await agent.kubelet.start_container(first, "main")
         assert agent.granted("second") == [(devices[1], 3000, 30)]
         assert agent.granted("first") == [(devices[0], 30000, 30)]
+
+
+async def test_two_processes_under_their_old_names(agent: AgentProcess) -> None:
+    """As HAMi's chart runs them: one serves the kubelet, the other measures; flags in Go's spelling."""
+    config = agent.root / "device-config.yaml"
+    config.write_text("nvidia: {deviceSplitCount: 4}")
+    old = (f"--config-file={config}", "-mig-strategy=none", "--disable-core-limit=false", "-v=4")
+    with agent.started(*old, program="device_plugin"), agent.started("-v=4", program="monitor"):
+        await agent.registered()
+        assert len(agent.kubelet.devices) == 8
+        uuid = next(iter(agent.kubelet.devices)).rpartition("-")[0]
+        document = agent.api.put("pods", pod("a", assigned=f"{uuid},NVIDIA,3000,30:;"))
+        await run(agent, document)
+        text = await metrics(agent, "hami_vgpu_memory_limit_bytes{")
+        assert 'pod="a"' in text
 
 
 async def test_a_restarted_kubelet_meets_a_registered_agent(agent: AgentProcess) -> None:
