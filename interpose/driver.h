@@ -2,8 +2,8 @@
  *
  * Names, values, layouts and signatures are the vendor's public interface; no vendor header is needed to build. The
  * functions are declared under the names the *linker* sees (`cuMemAlloc_v2`, `cuLaunchKernel_ptsz`), never under the
- * macros of the vendor's headers. verify.c compares every type and prototype here with the real headers where those
- * exist. Grouped by the header they come from; within a group by subject.
+ * macros of the vendor's headers. A test compares every type, constant and prototype here with the vendor's headers where
+ * those exist. Grouped by the header they come from; within a group by subject.
  */
 #ifndef HAMI_DRIVER_H
 #define HAMI_DRIVER_H
@@ -16,6 +16,8 @@ extern "C" {
 #endif
 
 /* ======================================================================================================= cuda.h == */
+
+#ifndef HAMI_DRIVER_PROTOTYPES_ONLY /* set where the vendor's headers give the types, to compare the prototypes */
 
 typedef uint64_t cuuint64_t;
 typedef int CUdevice;
@@ -378,6 +380,8 @@ typedef enum CUdriverProcAddressQueryResult_enum {
 #define CU_GET_PROC_ADDRESS_LEGACY_STREAM 1
 #define CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM 2
 
+#endif
+
 /* ---- prototypes of cuda.h: library, devices, contexts */
 
 CUresult cuInit(unsigned int flags);
@@ -494,6 +498,8 @@ CUresult cuDeviceGraphMemTrim(CUdevice dev);
 
 /* ======================================================================================================= nvml.h == */
 
+#ifndef HAMI_DRIVER_PROTOTYPES_ONLY
+
 typedef struct nvmlDevice_st *nvmlDevice_t;
 
 typedef enum nvmlReturn_enum {
@@ -568,6 +574,8 @@ typedef struct nvmlUtilization_st {
 
 #define NVML_DEVICE_UUID_BUFFER_SIZE 80
 #define NVML_DEVICE_UUID_V2_BUFFER_SIZE 96
+
+#endif
 
 /* ---- prototypes of nvml.h */
 
