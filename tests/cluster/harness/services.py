@@ -203,18 +203,20 @@ class Services:
                 {"apiGroups": [group], "resources": resources.split(), "verbs": verbs.split()}
                 for group, resources, verbs in rights
             ]
+            # The chart, installed beside, has roles under the plain names.
+            name = f"test-{user}"
             rbac = "rbac.authorization.k8s.io"
             api.apply(
                 f"/apis/{rbac}/v1/clusterroles",
-                {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": user}, "rules": rules},
+                {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules},
             )
             api.apply(
                 f"/apis/{rbac}/v1/clusterrolebindings",
                 {
                     "apiVersion": f"{rbac}/v1",
                     "kind": "ClusterRoleBinding",
-                    "metadata": {"name": user},
-                    "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": user},
+                    "metadata": {"name": name},
+                    "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
                     "subjects": [{"apiGroup": rbac, "kind": "User", "name": user}],
                 },
             )
@@ -224,7 +226,7 @@ class Services:
         return {
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "MutatingWebhookConfiguration",
-            "metadata": {"name": "hami-webhook"},
+            "metadata": {"name": "test-hami-webhook"},
             "webhooks": [
                 {
                     "name": "vgpu.hami.io",
