@@ -32,16 +32,15 @@ def native_dir() -> Path:
     package = Path(__file__).resolve().parent.parent
     candidates = [Path(named)] if named else [package / "native", package.parent / "interpose" / "build"]
     for candidate in candidates:
-        if (candidate / "sim" / "state.def").is_file():
+        if (candidate / "libvgpu.so").is_file() or (candidate / "sim" / "libcuda.so.1").is_file():
             return candidate
-    raise NativeMissing(
-        f"no simulated driver in {' or '.join(str(c) for c in candidates)}: build them with `make setup`"
-    )
+    looked = " or ".join(str(candidate) for candidate in candidates)
+    raise NativeMissing(f"no native libraries in {looked}: build them with `make setup`")
 
 
 def compile_state(machine: Machine, path: Path) -> None:
     """Write the state file of `machine`, complete before it gets its name; who maps an older one keeps that."""
-    layout = _layout(native_dir() / "sim" / "state.def")
+    layout = _layout(_definition())
     state = layout.records["sim_state"]()
     state.magic = layout.constants["SIM_MAGIC"]
     state.version = layout.constants["SIM_VERSION"]
@@ -70,7 +69,7 @@ def compile_state(machine: Machine, path: Path) -> None:
 
 def state_view(buffer: Any) -> Any:
     """The state in a writable buffer (a mapping of the file) as a structure with the fields of `state.def`."""
-    return _layout(native_dir() / "sim" / "state.def").records["sim_state"].from_buffer(buffer)
+    return _layout(_definition()).records["sim_state"].from_buffer(buffer)
 
 
 def load_nvml(state: Path) -> None:
@@ -156,6 +155,13 @@ class _Layout:
             word = factor.strip()
             product *= self.constants[word] if word in self.constants else int(word)
         return product
+
+
+def _definition() -> Path:
+    path = native_dir() / "sim" / "state.def"
+    if not path.is_file():
+        raise NativeMissing(f"{path} is missing: the simulated driver was not built or not installed whole")
+    return path
 
 
 @cache
