@@ -21,7 +21,7 @@ from hami.kube.pace import Backoff, backoff
 from hami.kube.resources import NODES
 from hami.kube.watch import Deleted, Listed, watch
 from hami.model.device import NodeInventory
-from hami.model.names import DeviceUuid, NodeName, PodKey
+from hami.model.names import DeviceUuid, NodeName, PodKey, WireError
 from hami.model.vendor import Vendor
 from hami.model.wire import node as wire
 from hami.model.wire import pod as keys
@@ -131,6 +131,8 @@ class Announcer:
                 if not await self._write():
                     wait = max(0.1, self._answered + ANSWER_EVERY_S - anyio.current_time())
                 delays = self.retry()
+            except WireError as error:
+                log.error("the devices of node %s cannot be announced: %s", self.node, error)
             except Conflict:
                 log.debug("node %s has changed meanwhile", self.node)
             except KubeError as error:

@@ -62,8 +62,9 @@ class Inquiry:
     async def likely(self, count: int, granted: Granted) -> Owner | None:
         """The container that is probably asking for `count` ids now."""
         listed = await self.listed()
-        await self._fetch_all([entry.key for entry in listed or () if self._is_late(entry, granted)])
-        found = likely_owners(listed, self._by_key(), granted, count)
+        named = self._pods.by_key()
+        await self._fetch_all([e.key for e in listed or () if _is_late(named.get(e.key), e, granted)])
+        found = likely_owners(listed, self._pods.by_key(), granted, count)
         if len(found) > 1:
             log.warning("any of %s may be asking for %d ids", ", ".join(str(o.pod.key) for o in found), count)
         return found[0] if found else None
@@ -82,7 +83,7 @@ class Inquiry:
             return await self._by_checkpoint(grant, entry)
         if (listed := await self.listed()) is None:
             return None
-        if (found := by_ids(listed, self._by_key(), grant.device_ids, granted)) is not None:
+        if (found := by_ids(listed, self._pods.by_key(), grant.device_ids, granted)) is not None:
             return found
         # Plain init containers are never listed. The thought stands as long as nobody else holds these ids.
         elsewhere = any(ids & grant.device_ids for pod in listed for ids in pod.devices.values())
@@ -97,14 +98,10 @@ class Inquiry:
             await self._fetch_all([grant.holder.key])
             pod = self._pods.by_kubelet_uid(entry.pod_uid)
         if pod is None:
-            await self._fetch_all([p.key for p in await self.listed() or () if self._pods.by_key(p.key) is None])
+            named = self._pods.by_key()
+            await self._fetch_all([entry.key for entry in await self.listed() or () if entry.key not in named])
             pod = self._pods.by_kubelet_uid(entry.pod_uid)
         return _owner(pod, entry.container)
-
-    def _is_late(self, entry: ListedPod, granted: Granted) -> bool:
-        """Whether our picture of a listed pod must be older than the kubelet's."""
-        pod = self._pods.by_key(entry.key)
-        return pod is None or pod.terminal or _looks_recreated(pod, entry, granted)
 
     async def _fetch_all(self, keys: Sequence[PodKey]) -> None:
         """Read these pods now; a kubelet is waiting, so what the API server does not tell in time stays unknown."""
@@ -114,8 +111,10 @@ class Inquiry:
                 if document is not None:
                     self._pods.put(document)
 
-    def _by_key(self) -> dict[PodKey, NodePod]:
-        return {pod.key: newest for pod in self._pods if (newest := self._pods.by_key(pod.key)) is not None}
+
+def _is_late(pod: NodePod | None, entry: ListedPod, granted: Granted) -> bool:
+    """Whether our picture of a listed pod must be older than the kubelet's."""
+    return pod is None or pod.terminal or _looks_recreated(pod, entry, granted)
 
 
 def _looks_recreated(pod: NodePod, entry: ListedPod, granted: Granted) -> bool:

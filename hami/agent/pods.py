@@ -133,7 +133,6 @@ class NodePods:
         """The pod that the kubelet's files call `uid`."""
         return self._pods.get(uid) or next((pod for pod in self._pods.values() if pod.kubelet_uid == uid), None)
 
-    def by_key(self, key: PodKey) -> NodePod | None:
-        """The pod of that name; the youngest where an old one of the same name is still known."""
-        named = [pod for pod in self._pods.values() if pod.key == key]
-        return max(named, key=lambda pod: (not pod.terminal, pod.created)) if named else None
+    def by_key(self) -> dict[PodKey, NodePod]:
+        """The pods by name; the youngest where an old one of the same name is still known."""
+        return {pod.key: pod for pod in sorted(self._pods.values(), key=lambda pod: (not pod.terminal, pod.created))}

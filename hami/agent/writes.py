@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import anyio
 
 from hami.kube.client import Kube
-from hami.kube.errors import ApiError, Conflict, Forbidden, KubeError, NotFound, Refused
+from hami.kube.errors import ApiError, KubeError, NotFound, TooMany
 from hami.kube.pace import Backoff, backoff
 from hami.kube.resources import EVENTS
 from hami.model.names import NodeName, PodKey, PodUid, clip
@@ -115,7 +115,10 @@ class PodWriter:
         sent = dict(annotations)
         try:
             await self._kube.annotate_pod(key.namespace, key.name, sent, uid=uid)
-        except (NotFound, Conflict, Refused, Forbidden) as error:
+        except ApiError as error:
+            # What the server refuses it refuses again; only its own troubles pass.
+            if error.status >= 500 or isinstance(error, TooMany):
+                raise
             log.info("pod %s is not annotated: %s", key, error)
         waiting = self._patches[key, uid]
         for name, value in sent.items():

@@ -141,6 +141,20 @@ async def test_a_server_that_fails_is_tried_again(api: FakeApi, tmp_path: Path) 
     await running(api, tmp_path, announcement(0), check)
 
 
+async def test_what_the_form_cannot_say_stops_nothing(api: FakeApi, tmp_path: Path) -> None:
+    api.put("nodes", node())
+    odd = replace(device(0), model="NVIDIA A,B")
+    said = replace(announcement(), form="colon", inventory=NodeInventory(vendor=NVIDIA.name, devices=(odd,)))
+
+    async def check(announcer: Announcer) -> None:
+        await anyio.sleep(0.1)
+        assert api.asked("PATCH", "nodes") == []
+        announcer.say(announcement(0))
+        await until(lambda: REGISTER in notes(api))
+
+    await running(api, tmp_path, said, check)
+
+
 LOCK = "hami.io/mutex.lock"
 
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,10 +106,12 @@ async def metrics(agent: AgentProcess, until_it_has: str) -> str:
     """What the metrics port tells, once this is among it."""
     text = ""
     async with aiohttp.ClientSession() as session:
-        with anyio.fail_after(10):
+        with anyio.fail_after(20):
             while until_it_has not in text:
-                async with session.get(f"http://127.0.0.1:{agent.port}/metrics") as answer:
-                    text = await answer.text()
+                # The port opens when the process has started.
+                with suppress(aiohttp.ClientConnectionError):
+                    async with session.get(f"http://127.0.0.1:{agent.port}/metrics") as answer:
+                        text = await answer.text()
                 await anyio.sleep(0.05)
     return text
 

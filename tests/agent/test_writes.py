@@ -79,6 +79,17 @@ async def test_another_pod_of_the_same_name_is_left_alone(api: FakeApi, writer: 
     assert note(api, "x") is None
 
 
+@pytest.mark.parametrize("status", [400, 403, 409, 413, 422])
+async def test_what_is_refused_does_not_hold_up_others(api: FakeApi, writer: PodWriter, status: int) -> None:
+    for name in ("a", "b"):
+        api.put("pods", pod(name))
+    api.fail("PATCH", "pods/b", status=status, times=10)
+    writer.annotate(PodKey("default", "b"), PodUid("uid-b"), {"x": "1"})
+    writer.annotate(A, UID, {"x": "1"})
+    await until(lambda: note(api, "x") == "1")
+    assert len(api.asked("PATCH", "pods/b")) == 1
+
+
 async def test_an_event_names_its_pod_and_fits(api: FakeApi, writer: PodWriter) -> None:
     api.fail("POST", "events", status=503)
     writer.tell(A, UID, "AllocationRefused", "first: the server was away")
