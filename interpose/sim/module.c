@@ -8,6 +8,7 @@
 #include "cuda_sim.h"
 
 #define NAME 256
+#define LONGEST_NS 1000000000000000u /* eleven days */
 
 struct CUfunc_st {
     struct object object;
@@ -145,9 +146,13 @@ static CUresult find(CUfunction *out, CUmodule module, const char *name)
     return rc;
 }
 
+/* 0.01 ns a thread; no kernel takes longer than LONGEST_NS, so that sums of a whole queue stay far from overflow. */
 u64 function_work(CUfunction function, u64 blocks, u64 threads)
 {
-    return function->fixed ? function->fixed_ns : blocks * threads / 100; /* 0.01 ns a thread */
+    u64 work = function->fixed_ns;
+    if (!function->fixed)
+        work = __builtin_mul_overflow(blocks, threads, &work) ? LONGEST_NS : work / 100;
+    return work < LONGEST_NS ? work : LONGEST_NS;
 }
 
 SIM_API CUresult cuModuleLoad(CUmodule *out, const char *path)

@@ -43,9 +43,16 @@ CUstream stream_of(CUstream handle)
 
 static CUresult no_stream(void) { return context_current() ? CUDA_ERROR_INVALID_HANDLE : CUDA_ERROR_INVALID_CONTEXT; }
 
-u64 stream_last(CUstream stream)
+u64 stream_last(CUstream stream) { return stream->last; }
+
+/* The stream goes on to kernel `number`; the legacy default stream comes after everything in blocking streams. */
+static void advance(CUstream stream, u64 number)
 {
-    return stream == &stream->context->legacy ? timeline_last(stream->context->device) : stream->last;
+    CUstream legacy = &stream->context->legacy;
+    if (stream->last < number)
+        stream->last = number;
+    if (!(stream->flags & CU_STREAM_NON_BLOCKING) && legacy->last < number)
+        legacy->last = number;
 }
 
 /* Learn the completion times of waiting events up to kernel `number`, whose places in the queue will be used again.
@@ -88,7 +95,7 @@ CUresult stream_work(CUstream stream, u64 work_ns)
             harvest(device, next - SIM_DEPTH);
         u64 number = timeline_submit(device, work_ns, &wait_for);
         if (number)
-            stream->last = number;
+            advance(stream, number);
         pthread_mutex_unlock(&local);
         if (number)
             return CUDA_SUCCESS;
@@ -514,7 +521,7 @@ STREAM_CALL(cuStreamWaitEvent, _ptsz, (CUstream stream, CUevent event, unsigned 
         return CUDA_SUCCESS;
     if (event->device != on->context->device)
         timeline_wait(event->device, event->number);
-    else if (on->last < event->number)
-        on->last = event->number;
+    else
+        advance(on, event->number);
     return CUDA_SUCCESS;
 }

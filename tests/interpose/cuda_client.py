@@ -96,8 +96,13 @@ class Driver:
     def free(self, address: int) -> int:
         return self.call("cuMemFree_v2", ctypes.c_ulonglong(address))
 
-    def sync(self) -> int:
-        return self.call("cuStreamSynchronize", None)
+    def stream(self, flags: int = 0) -> int:
+        stream = ctypes.c_void_p()
+        self.call("cuStreamCreate", ctypes.byref(stream), flags)
+        return self._keep(stream)
+
+    def sync(self, stream: int | None = None) -> int:
+        return self.call("cuStreamSynchronize", None if stream is None else self.handles[stream])
 
     def function(self, name: str) -> int:
         """Position of a function of a module made for it, or minus the result."""
@@ -106,10 +111,11 @@ class Driver:
         rc = rc or self.call("cuModuleGetFunction", ctypes.byref(function), module, name.encode())
         return -rc if rc else self._keep(function)
 
-    def launch(self, function: int, times: int = 1) -> int:
+    def launch(self, function: int, times: int = 1, stream: int | None = None, blocks: int = 1) -> int:
         one, kernel = ctypes.c_uint(1), self.handles[function]
+        where = None if stream is None else self.handles[stream]
         for _ in range(times):
-            rc = self.call("cuLaunchKernel", kernel, one, one, one, one, one, one, 0, None, None, None)
+            rc = self.call("cuLaunchKernel", kernel, blocks, one, one, one, one, one, 0, where, None, None)
             if rc:
                 return rc
         return 0

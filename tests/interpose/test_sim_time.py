@@ -101,9 +101,28 @@ def test_other_kernels_cost_by_their_threads(tmp_path: Path) -> None:
     start = clock.now
     with machine.client() as client:
         assert client.use() == 0
-        assert client.launch(client.function("small")) == 0, "one thread: below a nanosecond"
+        plain = client.function("plain")
+        assert client.launch(plain) == 0, "one thread: below a nanosecond"
         assert client.sync() == 0
         assert clock.now == start
+        assert client.launch(plain, 1, None, 1_000_000) == 0
+        assert client.sync() == 0
+        assert clock.now == start + 10_000
+
+
+def test_the_default_stream_waits_for_blocking_streams_only(tmp_path: Path) -> None:
+    machine = Simulation(tmp_path)
+    clock = ManualClock(machine)
+    start = clock.now
+    with machine.client() as client:
+        assert client.use() == 0
+        function, blocking, apart = client.function("sim_ns_1000000"), client.stream(), client.stream(1)
+        assert client.launch(function, 2, blocking) == 0
+        assert client.launch(function, 3, apart) == 0
+        assert client.sync() == 0
+        assert clock.now == start + 2 * MS
+        assert client.sync(apart) == 0
+        assert clock.now == start + 5 * MS
 
 
 def test_a_dead_neighbours_work_is_dropped(tmp_path: Path) -> None:
