@@ -1,10 +1,14 @@
 """Twenty pods of mixed shapes at once on one node: each runs with its own limits, and no node lock is taken."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from tests.cluster.audit import Audit
 from tests.cluster.harness.api import Api, Json
 from tests.cluster.harness.layout import NODE
+from tests.cluster.harness.services import Services
 from tests.cluster.nodes import LOCK, assert_nothing_overbooked
 from tests.cluster.pods import Namespace, allocation, container, pod
 from tests.cluster.probe import assert_sees_its_own, look
@@ -30,6 +34,18 @@ def mixed(number: int) -> Json:
     return pod(f"mixed-{number}", *containers)
 
 
+@pytest.fixture(params=["cdi", "env"])
+def strategy(services: Services, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The agent hands devices out this way; with `env` the answer to the kubelet itself names the devices."""
+    if request.param == "cdi":
+        yield
+        return
+    services.restart_agent([f"--devices={request.param}"])
+    yield
+    services.restart_agent()
+
+
+@pytest.mark.usefixtures("strategy")
 def test_twenty_pods_at_once_each_with_its_own_limits(space: Namespace, api: Api, audit: Audit) -> None:
     pods = [mixed(number) for number in range(20)]
     with ThreadPoolExecutor(max_workers=10) as pool:

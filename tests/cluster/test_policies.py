@@ -1,5 +1,6 @@
 """Every way a pod, a node or a flag chooses devices, each on a real scheduler and kubelet."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from tests.cluster.harness.services import Services
 from tests.cluster.harness.waiting import eventually, holds
 from tests.cluster.nodes import (
     CORDON,
+    LOCK,
     PROTOCOL,
     REGISTER,
     RegisteredCard,
@@ -162,6 +164,66 @@ def test_node_policies_by_annotation_and_flag(space: Namespace, api: Api, servic
         with scheduler_flags(services, "--node-scheduler-policy=spread"):
             # Five on the first node, one on the other.
             assert [bound(f"spread-flag-{n}") for n in range(2)] == [other] * 2
+        for item in space.pods():
+            space.delete(item["metadata"]["name"], grace_s=0)
+
+
+def test_a_ranked_answer_leaves_the_choice_of_the_node_to_kube_scheduler(
+    space: Namespace, api: Api, services: Services
+) -> None:
+    mark = {"test": unique("n")}
+    names = [unique("node-a"), unique("node-b")]
+    nodes = [
+        described(
+            name,
+            annotations={REGISTER: inventory(name[:6], 2), PROTOCOL: "1;families=NVIDIA;devices=cdi"},
+            labels={**mark, "side": name[5]},
+        )
+        for name in names
+    ]
+
+    def bound(name: str, side: str) -> str:
+        term = {"matchExpressions": [{"key": "side", "operator": "In", "values": [side]}]}
+        soft = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": term}]}
+        affinity = {"nodeAffinity": soft}
+        space.create(pod(name, container(gpu=1, gpumem=500), nodeSelector=mark, affinity=affinity))
+        return eventually(f"{name} bound", lambda: str(space.get(name)["spec"].get("nodeName", "")) or None, 20)
+
+    with described_nodes(api, nodes):
+        with services.ranked():
+            # Packing nodes would put all on one; the pods' soft wishes weigh more, and now they are heard.
+            assert [bound(f"ranked-{n}", side) for n, side in enumerate("aba")] == [names[0], names[1], names[0]]
+            for item in space.pods():
+                ((card,),) = allocation(item)
+                assert card.uuid.startswith(f"GPU-{item['spec']['nodeName'][:6]}"), "devices of the node it is on"
+        for item in space.pods():
+            space.delete(item["metadata"]["name"], grace_s=0)
+
+
+def test_a_foreign_plug_in_gets_the_node_lock_it_expects(space: Namespace, api: Api, services: Services) -> None:
+    mark = {"test": unique("n")}
+    name = unique("foreign")
+    # No protocol annotation: the node is served by somebody else's plug-in.
+    with described_nodes(api, [described(name, annotations={REGISTER: inventory("f", 2)}, labels=mark)]):
+
+        def create(pod_name: str) -> None:
+            space.create(pod(pod_name, container(gpu=1, gpumem=500), nodeSelector=mark))
+
+        def node_of(pod_name: str) -> str:
+            return str(space.get(pod_name)["spec"].get("nodeName", ""))
+
+        create("first")
+        eventually("first bound", lambda: node_of("first") == name, 20)
+        locked, namespace, owner = api.get(f"/api/v1/nodes/{name}")["metadata"]["annotations"][LOCK].split(",")
+        assert (namespace, owner) == (space.name, "first")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)", locked)
+        notes = space.get("first")["metadata"]["annotations"]
+        assert notes["hami.io/vgpu-devices-to-allocate"] == notes[DONE]
+        create("second")
+        holds("second waits for the lock", lambda: not node_of("second"), 2)
+        # The plug-in has served the first pod.
+        api.patch(f"/api/v1/nodes/{name}", {"metadata": {"annotations": {LOCK: None}}})
+        eventually("second bound", lambda: node_of("second") == name, 30)
         for item in space.pods():
             space.delete(item["metadata"]["name"], grace_s=0)
 

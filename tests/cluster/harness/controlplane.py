@@ -154,6 +154,11 @@ class ControlPlane:
         )
         self._processes.ready("kube-scheduler", lambda: self._component_ok(port, "/readyz"))
 
+    def restart_scheduler(self, config: Json) -> None:
+        """Stop it and start it with another configuration."""
+        self._processes.stop("kube-scheduler")
+        self.start_scheduler(config)
+
     def _component_ok(self, port: int, path: str) -> bool:
         """A component's health port serves a certificate that it signed itself, so it is not verified."""
         tls = ssl.create_default_context()

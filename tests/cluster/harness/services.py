@@ -145,6 +145,20 @@ class Services:
             self.restart_scheduler()
             self.restart_agent()
 
+    @contextmanager
+    def ranked(self) -> Iterator[None]:
+        """The extender offers every fitting node and kube-scheduler asks it for priorities while the block runs."""
+        plane = self._cluster.control_plane
+        config = kube_scheduler_configuration(self._layout, self._cluster.pki.ca)
+        asking = {**config, "extenders": [{**e, "prioritizeVerb": "prioritize"} for e in config["extenders"]]}
+        self.restart_scheduler(["--filter-answer=ranked"])
+        plane.restart_scheduler(asking)
+        try:
+            yield
+        finally:
+            plane.restart_scheduler(config)
+            self.restart_scheduler()
+
     def revive(self) -> list[str]:
         """Start again what has ended, as its pod's kubelet would; the names of those."""
         ended = [name for name in (SCHEDULER, AGENT) if self._cluster.processes.find(name) is None]
