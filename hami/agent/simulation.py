@@ -1,5 +1,6 @@
 """The simulated machine behind `--simulate`: one state file a node and description, shared by agent and containers."""
 
+import fcntl
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,11 @@ def simulated_machine(description: Any, node_name: str, tree: HookTree) -> Path:
     machine = read_machine(description, default_name=node_name)
     digest = hashlib.sha256(orjson.dumps([node_name, description], default=str)).hexdigest()[:16]
     state = tree.vgpu / f"simulated-{digest}.state"
-    if not state.exists():
-        compile_state(machine, state)
+    tree.vgpu.mkdir(parents=True, exist_ok=True)
+    with (tree.vgpu / ".simulated.lock").open("w") as lock:
+        # Plug-in and monitor start at the same time and must mean the same machine.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not state.exists():
+            compile_state(machine, state)
     load_nvml(state)
     return state
