@@ -9,7 +9,7 @@ from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.layout import CHECKPOINT, NODE
 from tests.cluster.harness.services import AGENT, SCHEDULER, SCHEDULER_NAME, Services
 from tests.cluster.harness.waiting import eventually
-from tests.cluster.nodes import cards
+from tests.cluster.nodes import cards, samples
 from tests.cluster.pods import DONE, IDLE, Card, Namespace, allocation, container, pod
 from tests.cluster.probe import assert_sees_its_own, look, report_of, seen
 
@@ -80,6 +80,23 @@ def test_limits_hold_for_a_child_without_the_environment(space: Namespace) -> No
     )
     alloc = report_of(space.results("child"), "alloc")
     assert (alloc["got_mib"], alloc["result"]) == (1200, "CUDA_ERROR_OUT_OF_MEMORY")
+
+
+def test_use_and_refusals_are_shown_by_the_agents_metrics(space: Namespace, services: Services) -> None:
+    script = f"gpuprobe alloc 701; gpuprobe hold 600 1000 & {IDLE}"
+    space.run(pod("user", container("main", script, gpu=1, gpumem=700), annotations={"nvidia.com/use-gputype": "A100"}))
+
+    def shown(name: str) -> list[float]:
+        labels = {"namespace": space.name, "pod": "user", "container": "main"}
+        found = samples(services.agent_metrics(), name)
+        return [value for own, value in found if labels.items() <= own.items()]
+
+    mib = 2**20
+    eventually("600 MiB in use", lambda: shown("hami_vgpu_memory_used_bytes") == [600 * mib], 20)
+    assert shown("hami_vgpu_memory_limit_bytes") == [700 * mib]
+    assert shown("hami_container_oom_rejections_total") == [1]
+    (simulated,) = {own.get("simulated") for own, _ in samples(services.agent_metrics(), "hami_container_blocked")}
+    assert simulated == "true", "a person who reads it is told"
 
 
 def test_the_environment_strategy(space: Namespace, cluster: Cluster, services: Services) -> None:

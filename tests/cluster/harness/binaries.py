@@ -133,9 +133,10 @@ def debian_tools() -> None:
 def debian_path(name: str) -> Path | None:
     """Where a program of `DEBIAN` is, None if it is not installed."""
     fixed = DEBIAN[name][1]
-    if fixed and os.access(fixed, os.X_OK):
-        return Path(fixed)
-    found = shutil.which(name)
+    found = fixed if fixed and os.access(fixed, os.X_OK) else shutil.which(name)
+    # The package busybox has the same path, but its program needs libraries that an image would have to bring.
+    if found and name == "busybox" and b"/ld-linux" in Path(found).read_bytes():
+        return None
     return Path(found) if found else None
 
 
