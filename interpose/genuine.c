@@ -3,10 +3,35 @@
 #include <elf.h>
 #include <link.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 struct genuine genuine;
+
+/* Other preloaded libraries look up symbols before their own stand-ins for the C library's functions work, so nothing
+ * here calls those. */
+static bool same(const char *a, const char *b)
+{
+    while (*a && *a == *b)
+        a++, b++;
+    return *a == *b;
+}
+
+static bool begins(const char *text, const char *with)
+{
+    while (*with && *text == *with)
+        text++, with++;
+    return *with == 0;
+}
+
+static const char *file_of(const char *path)
+{
+    const char *file = path;
+    for (; *path; path++)
+        if (*path == '/')
+            file = path + 1;
+    return file;
+}
 
 /* The tables of one loaded object that are needed to find a symbol in it. */
 struct object {
@@ -56,7 +81,7 @@ static void *defined(const struct object *object, uint32_t index, const char *na
 {
     const ElfW(Sym) *symbol = &object->symbols[index];
     bool function = (symbol->st_info & 0xf) == STT_FUNC && symbol->st_shndx != SHN_UNDEF;
-    if (!function || strcmp(object->strings + symbol->st_name, name) != 0)
+    if (!function || !same(object->strings + symbol->st_name, name))
         return NULL;
     return (void *)(object->base + symbol->st_value);
 }
@@ -92,10 +117,9 @@ static int visit(struct dl_phdr_info *info, size_t size, void *into)
 {
     (void)size;
     struct genuine *have = into;
-    const char *slash = strrchr(info->dlpi_name, '/');
-    const char *file = slash ? slash + 1 : info->dlpi_name;
+    const char *file = file_of(info->dlpi_name);
     /* libdl held them before glibc 2.34 */
-    if (strncmp(file, "libc.so.", 8) != 0 && strncmp(file, "libc-", 5) != 0 && strncmp(file, "libdl", 5) != 0)
+    if (!begins(file, "libc.so.") && !begins(file, "libc-") && !begins(file, "libdl"))
         return 0;
     struct object object = read_object(info);
     void *symbol = find(&object, "dlsym");

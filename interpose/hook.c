@@ -95,9 +95,10 @@ static void fill_names(void)
 
 int hook_by_symbol(const char *symbol)
 {
-    bool ours = (symbol[0] == 'c' && symbol[1] == 'u' && symbol[2] >= 'A' && symbol[2] <= 'Z') ||
-                strncmp(symbol, "nvml", 4) == 0;
-    if (!ours)
+    /* Decided without calling anything: other libraries look up symbols before theirs or ours are ready. */
+    bool cuda = symbol[0] == 'c' && symbol[1] == 'u' && symbol[2] >= 'A' && symbol[2] <= 'Z';
+    bool nvml = symbol[0] == 'n' && symbol[1] == 'v' && symbol[2] == 'm' && symbol[3] == 'l';
+    if (!cuda && !nvml)
         return -1;
     pthread_once(&names_once, fill_names);
     return look_up(&by_symbol, symbol);
