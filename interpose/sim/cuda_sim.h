@@ -100,7 +100,6 @@ struct CUstream_st {
     u64 last;                /* number of its last kernel, timeline.h */
     u64 hosted, hosted_done; /* host functions queued and run */
     CUgraph capture;         /* NULL = not capturing */
-    bool capture_broken;
 };
 
 struct CUctx_st {

@@ -55,7 +55,7 @@ void state_unlock(void);
 /* This process's slot, claimed at the first call in this process (and again in a forked child). -1: table full. */
 int state_attach(void);
 
-/* Count the calls of this process's lives: a forked child sees another number than its parent. */
+/* A number that a forked child sees changed: what its parent made is not its own. */
 unsigned state_generation(void);
 
 /* Give back what dead processes held. Takes the lock. */
