@@ -12,7 +12,7 @@
 struct driver real;
 __thread int hook_inside __attribute__((tls_model("initial-exec")));
 
-enum hook_stream { STREAM_legacy, STREAM_per_thread };
+enum hook_stream { STREAM_legacy, STREAM_ptsz };
 
 struct row {
     const char *symbol;
