@@ -121,8 +121,8 @@ def serve_cluster(nodes: int, folder: str, ready: Connection) -> None:
 
 
 @contextlib.contextmanager
-def scheduler(kubeconfig: str, folder: str) -> Iterator[tuple[int, str]]:
-    """The service as a process: its pid and its address."""
+def scheduler(kubeconfig: str, folder: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The service as a process, and its address; what it said is shown when it fails."""
     config = Path(folder, "device-config.yaml")
     config.write_text("nvidia:\n  resourceCountName: nvidia.com/gpu\n")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -141,7 +141,10 @@ def scheduler(kubeconfig: str, folder: str) -> Iterator[tuple[int, str]]:
         subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process,
     ):
         try:
-            yield process.pid, address
+            yield process, address
+        except BaseException:
+            sys.stderr.write(Path(log.name).read_text()[-4000:])
+            raise
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -150,8 +153,9 @@ def scheduler(kubeconfig: str, folder: str) -> Iterator[tuple[int, str]]:
                 process.kill()
 
 
-async def measure(nodes: int, seconds: float, pid: int, address: str, case: str) -> Result:
+async def measure(nodes: int, seconds: float, service: subprocess.Popen[bytes], address: str, case: str) -> Result:
     """Wait until the service is ready, then filter one pod after another for `seconds`."""
+    pid = service.pid
     started = time.monotonic()
     names = [f"node-{n:05d}" for n in range(nodes)]
     memory = 8192 if case == "fits" else 2**20
@@ -167,8 +171,8 @@ async def measure(nodes: int, seconds: float, pid: int, address: str, case: str)
                 async with http.get(f"http://{address}/readyz") as answer:
                     if answer.status == 200:
                         break
-            if time.monotonic() - started > 300:
-                raise TimeoutError("the scheduler did not become ready")
+            if service.poll() is not None or time.monotonic() - started > 300:
+                raise RuntimeError("the scheduler did not become ready")
             await asyncio.sleep(0.05)
         synced = time.monotonic() - started
         idle = rss_mib(pid)
@@ -231,8 +235,8 @@ def run(nodes: int, seconds: float, case: str) -> Result:
         server.start()
         try:
             kubeconfig = here.recv()
-            with scheduler(kubeconfig, folder) as (pid, address):
-                return asyncio.run(measure(nodes, seconds, pid, address, case))
+            with scheduler(kubeconfig, folder) as (service, address):
+                return asyncio.run(measure(nodes, seconds, service, address, case))
         finally:
             server.terminate()
             server.join(10)
