@@ -6,6 +6,8 @@ rows and kinds are small integers handed out by `table.py`, which owns the array
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from hami.alloc._mig cimport MOST_KINDS, Grid, PlanTable, WishTable
+
 
 cdef enum:
     # `hami.model.claim.Why`, number by number: they index the counters of a refusal (anonymous, or they could not).
@@ -39,6 +41,7 @@ cdef enum:
 cdef enum RowFlag:
     ROW_HEALTHY = 1
     ROW_CORDONED = 2
+    ROW_UNSOUND = 4       # what pods hold of its slices is not known, so nothing of it is given out
 
 
 cdef enum Mark:
@@ -96,6 +99,8 @@ cdef struct Need:
     int32_t kinds         # where this need's verdicts start in `Ask.verdicts`
     int64_t memory_left   # MiB the namespace may still book of this family, quota; NO_LIMIT = no quota
     int64_t cores_left    # percent, likewise
+    WishTable** wishes    # by grid number: this need on cards in MIG mode; NULL = there are none
+    PlanTable** plans     # by grid number: up to `count` instances of this need
 
 
 cdef struct Choice:
@@ -103,6 +108,15 @@ cdef struct Choice:
     int32_t row
     int64_t memory        # MiB, resolved on this row
     int64_t cores         # percent, resolved on this row
+    int32_t place         # in MIG mode, index into the places of the row's grid; else -1
+
+
+cdef struct Joint:
+    # All MIG needs of a pod as one plan. Containers that run one after the other may share an instance, so there are
+    # at most as many of a kind as run at a time; the first `side` of them belong to sidecars.
+    PlanTable** plans     # by grid number
+    int32_t* kind         # of every need, -1 = not of the family that has MIG
+    int32_t[MOST_KINDS] side
 
 
 cdef struct Ranked:
@@ -120,6 +134,10 @@ cdef class Ask:
     cdef int32_t verdict_count
     cdef float[3] weights   # slot, core, memory
     cdef bint limited       # some need has a quota
+    cdef list kept          # owners of the tables that pointers lead to
+    cdef bint mig           # some need may be met by MIG instances
+    cdef int32_t joints
+    cdef Joint[2] joint     # in the order in which they are tried
 
 
 cdef class Rows:
@@ -134,6 +152,8 @@ cdef class Rows:
     cdef int64_t[::1] memory_used   # may exceed `memory`: what pods hold is a fact, not a wish
     cdef int64_t[::1] cores         # percent of one device
     cdef int64_t[::1] cores_used
+    cdef int32_t[::1] grid          # number of its list of MIG profiles, -1 = not in MIG mode, or nothing usable
+    cdef int32_t[::1] taken         # MIG: state, the slices that instances hold
     # nodes
     cdef int32_t[::1] first         # node n owns rows first[n]:first[n] + length[n]
     cdef int32_t[::1] length        # 0 = no such node
@@ -148,6 +168,8 @@ cdef class Rows:
     cdef int64_t[::1] sum_cores_used
     # nodes of one build share one matrix
     cdef int32_t[::1] pairs         # score of row a with row b, higher is closer; 0 = unknown
+    cdef const Grid** grids         # profile lists by number
+    cdef list profiles              # their owners
     # working space, kept between calls
     cdef uint32_t survey_number
     cdef int32_t widest             # most rows a node may have
@@ -161,8 +183,20 @@ cdef class Rows:
     cdef int32_t* best              # the best set so far
     cdef int64_t best_total         # its sum of pair scores
     cdef bint best_known
+    cdef int32_t* saved             # `taken` of a node's rows while a pod is tried
+    cdef int32_t* slice_rows        # cards in MIG mode that take part in a plan, as the policy prefers them
+    cdef int32_t* slice_states
+    cdef int32_t* slice_rooms
+    cdef PlanTable** slice_plans
+    cdef int64_t* slice_costs       # (cards + 1) x sets
+    cdef int32_t* slice_sets        # cards x sets
+    cdef int32_t slices_room        # cards that the two above have room for
+    cdef Choice* pool               # instances of a joint plan, by kind
+    cdef int32_t pool_room
+    cdef int32_t[MOST_KINDS + 1] pool_first
 
     cdef int reserve(self, Ask ask) except -1
+    cdef int reserve_slices(self, int32_t instances) except -1
     cdef float node_score(self, int32_t node) noexcept nogil
     cdef int64_t memory_of(self, int32_t row, const Need* need) noexcept nogil
     cdef int64_t cores_of(self, int32_t row, const Need* need) noexcept nogil
@@ -184,6 +218,16 @@ cdef class Rows:
         self, int32_t node, int32_t start, int32_t found, int32_t count, int32_t depth, int64_t total
     ) noexcept nogil
     cdef void grow(self, int32_t node, int32_t start, int32_t found, int32_t count, int32_t seed) noexcept nogil
+    cdef int32_t capacity(self, int32_t row, const Need* need) noexcept nogil
+    cdef bint has_slices(self, Ask ask, const Need* need, int32_t node) noexcept nogil
+    cdef int32_t pick_slices(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil
+    cdef int64_t settle_slices(
+        self, const Need* need, int32_t picked, int32_t cards, int32_t plain, int32_t sliced, int64_t best_cost
+    ) noexcept nogil
+    cdef int64_t share_out(self, int32_t cards) noexcept nogil
+    cdef void instance(self, Choice* choice, int32_t card, int32_t state, int32_t place) noexcept nogil
+    cdef bint plan_jointly(self, Ask ask, const Joint* joint, int32_t node) noexcept nogil
+    cdef int32_t walk(self, Ask ask, const Joint* joint, int32_t node, int64_t* tally) noexcept nogil
     cdef void take(self, int32_t choice) noexcept nogil
     cdef void roll_back(self, int32_t length) noexcept nogil
     cdef int32_t fit(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Mapping, Sequence
 
+from hami.alloc._mig import Plan, Profiles, Wish
 from hami.model.names import NodeName
 
 NO_LIMIT: int
@@ -15,6 +16,9 @@ class Ask:
         needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int]],
         verdicts: bytes,
         weights: tuple[float, float, float],
+        wishes: list[list[Wish | None]],
+        plans: list[list[Plan | None]],
+        joints: list[tuple[list[Plan | None], list[int], list[int]]],
     ) -> None: ...
 
 class Rows:
@@ -31,6 +35,8 @@ class Rows:
         memory_used: array[int],
         cores: array[int],
         cores_used: array[int],
+        grid: array[int],
+        taken: array[int],
     ) -> None: ...
     def attach_nodes(
         self,
@@ -48,6 +54,7 @@ class Rows:
         sum_cores_used: array[int],
     ) -> None: ...
     def attach_pairs(self, pairs: array[int]) -> None: ...
+    def attach_grids(self, profiles: list[Profiles | None]) -> None: ...
     def widen(self, rows: int) -> None: ...
     def book(self, node: int, row: int, slots: int, memory: int, cores: int) -> None: ...
     def survey(
@@ -59,5 +66,5 @@ class Rows:
         pod_salt: int,
         spread: bool,
     ) -> tuple[tuple[tuple[NodeName, float], ...], int, list[NodeName], bytes, list[str]]: ...
-    def assign(self, ask: Ask, node: int) -> tuple[list[tuple[int, int, int, int]] | None, bytes]: ...
+    def assign(self, ask: Ask, node: int) -> tuple[list[tuple[int, int, int, int, int]] | None, bytes]: ...
     def score_of(self, node: int) -> float: ...

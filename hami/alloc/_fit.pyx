@@ -9,6 +9,11 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_
 from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
 
+from hami.alloc._mig cimport (
+    MOST_KINDS, MOST_SETS, MOST_SLICES, NO_COST, Grid, Plan, PlanTable, Profiles, Step, Wish, WishTable, divide,
+    plan_cost,
+)
+
 cdef int64_t NO_LIMIT_C = INT64_MAX
 NO_LIMIT = INT64_MAX
 
@@ -36,6 +41,7 @@ NUMBERS = {
     "TALLY_WIDTH": TALLY_WIDTH,
     "ROW_HEALTHY": ROW_HEALTHY,
     "ROW_CORDONED": ROW_CORDONED,
+    "ROW_UNSOUND": ROW_UNSOUND,
     "MARK_CHOSEN": MARK_CHOSEN,
     "MARK_BARRED": MARK_BARRED,
     "OF_FAMILY": OF_FAMILY,
@@ -86,9 +92,13 @@ cdef int highest_first(const void* left, const void* right) noexcept nogil:
 
 
 cdef class Ask:
-    def __cinit__(self, list needs, bytes verdicts, tuple weights):
-        """`needs` are tuples in the order of `Need`'s fields; `verdicts` one byte a kind and distinct selection."""
-        cdef Py_ssize_t i, size = len(needs)
+    def __cinit__(self, list needs, bytes verdicts, tuple weights, list wishes, list plans, list joints):
+        """`needs` are tuples in the order of `Need`'s fields; `verdicts` one byte a kind and distinct selection.
+
+        `wishes` and `plans` have a list a need: its table for every grid, or None; the lists are empty where nothing
+        is in MIG mode. `joints` are (plans by grid, kind of every need, sidecars' instances of every kind).
+        """
+        cdef Py_ssize_t i, j, size = len(needs)
         cdef const unsigned char[::1] source
         self.needs = <Need*>calloc(size + 1, sizeof(Need))
         self.verdicts = <uint8_t*>malloc(len(verdicts) + 1)
@@ -96,6 +106,9 @@ cdef class Ask:
             raise MemoryError
         self.count = <int32_t>size
         self.limited = False
+        self.mig = False
+        self.joints = <int32_t>len(joints)
+        self.kept = [wishes, plans, joints]
         cdef Need* need
         for i in range(size):
             need = &self.needs[i]
@@ -105,6 +118,20 @@ cdef class Ask:
             ) = needs[i]
             if need.memory_left != NO_LIMIT_C or need.cores_left != NO_LIMIT_C:
                 self.limited = True
+            if wishes[i]:
+                self.mig = True
+                need.wishes = wish_tables(wishes[i])
+                need.plans = plan_tables(plans[i])
+        for i in range(self.joints):
+            by_grid, kinds, side = joints[i]
+            self.joint[i].plans = plan_tables(by_grid)
+            self.joint[i].kind = <int32_t*>malloc(size * sizeof(int32_t))
+            if self.joint[i].kind == NULL:
+                raise MemoryError
+            for j in range(size):
+                self.joint[i].kind[j] = kinds[j]
+            for j in range(len(side)):
+                self.joint[i].side[j] = side[j]
         self.verdict_count = <int32_t>len(verdicts)
         if verdicts:
             source = verdicts
@@ -113,8 +140,38 @@ cdef class Ask:
             self.weights[i] = weights[i]
 
     def __dealloc__(self):
+        cdef int32_t i
+        if self.needs != NULL:
+            for i in range(self.count):
+                free(self.needs[i].wishes)
+                free(self.needs[i].plans)
+        for i in range(2):
+            free(self.joint[i].plans)
+            free(self.joint[i].kind)
         free(self.needs)
         free(self.verdicts)
+
+
+cdef WishTable** wish_tables(list wishes) except NULL:
+    cdef Py_ssize_t i
+    cdef WishTable** tables = <WishTable**>calloc(len(wishes) + 1, sizeof(WishTable*))
+    if tables == NULL:
+        raise MemoryError
+    for i in range(len(wishes)):
+        if wishes[i] is not None:
+            tables[i] = &(<Wish>wishes[i]).table
+    return tables
+
+
+cdef PlanTable** plan_tables(list plans) except NULL:
+    cdef Py_ssize_t i
+    cdef PlanTable** tables = <PlanTable**>calloc(len(plans) + 1, sizeof(PlanTable*))
+    if tables == NULL:
+        raise MemoryError
+    for i in range(len(plans)):
+        if plans[i] is not None:
+            tables[i] = &(<Plan>plans[i]).table
+    return tables
 
 
 cdef class Rows:
@@ -129,8 +186,28 @@ cdef class Rows:
         self.undo_length = 0
         self.trial = NULL
         self.best = NULL
+        self.grids = NULL
+        self.saved = NULL
+        self.slice_rows = NULL
+        self.slice_states = NULL
+        self.slice_rooms = NULL
+        self.slice_plans = NULL
+        self.slice_costs = NULL
+        self.slice_sets = NULL
+        self.slices_room = 0
+        self.pool = NULL
+        self.pool_room = 0
 
     def __dealloc__(self):
+        free(self.grids)
+        free(self.saved)
+        free(self.slice_rows)
+        free(self.slice_states)
+        free(self.slice_rooms)
+        free(self.slice_plans)
+        free(self.slice_costs)
+        free(self.slice_sets)
+        free(self.pool)
         free(self.trial)
         free(self.best)
         free(self.order)
@@ -141,13 +218,14 @@ cdef class Rows:
     def attach_rows(
         self, *, int32_t[::1] kind, int32_t[::1] numa, uint8_t[::1] flags, uint8_t[::1] marks,
         int64_t[::1] slots, int64_t[::1] slots_used, int64_t[::1] memory, int64_t[::1] memory_used,
-        int64_t[::1] cores, int64_t[::1] cores_used,
+        int64_t[::1] cores, int64_t[::1] cores_used, int32_t[::1] grid, int32_t[::1] taken,
     ):
         """See these arrays from now on; the old ones may then be resized or dropped."""
         self.kind, self.numa, self.flags, self.marks = kind, numa, flags, marks
         self.slots, self.slots_used = slots, slots_used
         self.memory, self.memory_used = memory, memory_used
         self.cores, self.cores_used = cores, cores_used
+        self.grid, self.taken = grid, taken
 
     def attach_nodes(
         self, *, int32_t[::1] first, int32_t[::1] length, uint64_t[::1] salt, uint32_t[::1] seen, int32_t[::1] links,
@@ -163,6 +241,19 @@ cdef class Rows:
     def attach_pairs(self, int32_t[::1] pairs):
         """As `attach_rows`, for the pair scores of all topologies."""
         self.pairs = pairs
+
+    def attach_grids(self, list profiles):
+        """The profile lists by number, None where a number is free; they must outlive the next call."""
+        cdef Py_ssize_t i
+        cdef const Grid** grids = <const Grid**>calloc(len(profiles) + 1, sizeof(Grid*))
+        if grids == NULL:
+            raise MemoryError
+        for i in range(len(profiles)):
+            if profiles[i] is not None:
+                grids[i] = &(<Profiles>profiles[i]).grid
+        free(self.grids)
+        self.grids = grids
+        self.profiles = profiles
 
     def widen(self, int32_t rows):
         """Make room for nodes of that many rows."""
@@ -261,7 +352,7 @@ cdef class Rows:
         return self.fit(ask, node, tally) >= 0
 
     def assign(self, Ask ask, int32_t node):
-        """Choose devices on one node: `(None, tally bytes)`, or `([(need, row, memory, cores), ...], b"")` in order."""
+        """Choose devices on one node: `(None, tally bytes)`, or `([(need, row, memory, cores, place), ...], b"")`."""
         cdef int64_t[TALLY_WIDTH] tally
         cdef int32_t i, picked
         self.reserve(ask)
@@ -269,7 +360,10 @@ cdef class Rows:
         if picked < 0:
             return None, (<char*>tally)[:TALLY_WIDTH * sizeof(int64_t)]
         return [
-            (self.choices[i].need, self.choices[i].row, self.choices[i].memory, self.choices[i].cores)
+            (
+                self.choices[i].need, self.choices[i].row, self.choices[i].memory, self.choices[i].cores,
+                self.choices[i].place,
+            )
             for i in range(picked)
         ], b""
 
@@ -282,7 +376,9 @@ cdef class Rows:
         cdef int64_t room = self.widest + 1
         cdef int32_t i
         for i in range(ask.count):
-            room += min(ask.needs[i].count, self.widest)
+            room += min(ask.needs[i].count, self.widest * (MOST_SLICES if ask.mig else 1))
+        if ask.mig:
+            self.reserve_slices(<int32_t>room)
         if room <= self.choices_room:
             return 0
         cdef Choice* choices = <Choice*>realloc(self.choices, room * sizeof(Choice))
@@ -294,6 +390,40 @@ cdef class Rows:
             raise MemoryError
         self.undo = undo
         self.choices_room = <int32_t>room
+        return 0
+
+    cdef int reserve_slices(self, int32_t instances) except -1:
+        # Working space of plans for the widest node, and for so many instances of a joint plan.
+        cdef int64_t cards = self.widest
+        if self.slices_room < cards:
+            self.slices_room = 0
+            free(self.saved)
+            free(self.slice_rows)
+            free(self.slice_states)
+            free(self.slice_rooms)
+            free(self.slice_plans)
+            free(self.slice_costs)
+            free(self.slice_sets)
+            self.saved = <int32_t*>malloc(cards * sizeof(int32_t))
+            self.slice_rows = <int32_t*>malloc(cards * sizeof(int32_t))
+            self.slice_states = <int32_t*>malloc(cards * sizeof(int32_t))
+            self.slice_rooms = <int32_t*>malloc(cards * sizeof(int32_t))
+            self.slice_plans = <PlanTable**>malloc(cards * sizeof(PlanTable*))
+            self.slice_costs = <int64_t*>malloc((cards + 1) * MOST_SETS * sizeof(int64_t))
+            self.slice_sets = <int32_t*>malloc(cards * MOST_SETS * sizeof(int32_t))
+            if (
+                self.saved == NULL or self.slice_rows == NULL or self.slice_states == NULL or self.slice_rooms == NULL
+                or self.slice_plans == NULL or self.slice_costs == NULL or self.slice_sets == NULL
+            ):
+                raise MemoryError
+            self.slices_room = <int32_t>cards
+        if self.pool_room < instances:
+            self.pool_room = 0
+            free(self.pool)
+            self.pool = <Choice*>malloc(instances * sizeof(Choice))
+            if self.pool == NULL:
+                raise MemoryError
+            self.pool_room = instances
         return 0
 
     cdef float node_score(self, int32_t node) noexcept nogil:
@@ -321,7 +451,7 @@ cdef class Rows:
     # the NUMA group, between `closed` and `short_of` the quota: both depend on what the pod has picked so far.
 
     cdef inline int32_t barred(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil:
-        if not self.flags[row] & ROW_HEALTHY:
+        if self.flags[row] & (ROW_HEALTHY | ROW_UNSOUND) != ROW_HEALTHY:
             return UNHEALTHY
         if self.flags[row] & ROW_CORDONED:
             return CORDONED
@@ -453,7 +583,8 @@ cdef class Rows:
     cdef bint has_room(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil:
         cdef const Need* need = &ask.needs[0]
         cdef int32_t row, why
-        cdef int64_t fitting = 0, devices = 0
+        cdef int64_t fitting = 0, devices = 0, cut = 0, room
+        cdef bint sliced = False
         cdef uint8_t verdict
         memset(tally, 0, TALLY_WIDTH * sizeof(int64_t))
         for row in range(self.first[node], self.first[node] + self.length[node]):
@@ -463,9 +594,18 @@ cdef class Rows:
             devices += 1
             why = self.barred(row, need, verdict)
             if why == FITS:
+                if verdict & IS_MIG and need.wishes != NULL:
+                    sliced = True
                 why = self.closed(row, need)
             if why == FITS:
                 tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
+                room = self.capacity(row, need) if verdict & IS_MIG else 0
+                if room:
+                    fitting += room
+                    cut += 1
+                    if fitting >= need.count:
+                        return True
+                    continue
                 why = self.short_of(row, need, verdict)
             if why != FITS:
                 tally[why] += 1
@@ -474,7 +614,8 @@ cdef class Rows:
             if fitting == need.count:
                 return True
         tally[DEVICES] = devices
-        if need.count > devices:
+        tally[MIG_INFEASIBLE] += cut
+        if need.count > devices and not sliced:
             memset(tally, 0, WHYS * sizeof(int64_t))
             tally[TOO_FEW_DEVICES] = 1
         elif fitting:
@@ -516,6 +657,7 @@ cdef class Rows:
                 choice.row = row
                 choice.memory = self.memory_of(row, need)
                 choice.cores = self.cores_of(row, need)
+                choice.place = -1
                 if ask.limited and not (
                     # While cards are collected, each is judged as if it were the first.
                     self.within_quota(ask, picked, start + found, 1) if linked
@@ -643,11 +785,206 @@ cdef class Rows:
             size += 1
         self.keep(count, total)
 
+    # Cards in MIG mode: one of them may serve several instances of one need. What a need or a whole pod asks is shared
+    # out to the node's cards at the least total cost (`divide`); plain cards of a mixed node count as one each.
+
+    cdef inline int32_t capacity(self, int32_t row, const Need* need) noexcept nogil:
+        cdef const WishTable* wish
+        if need.wishes == NULL or self.grid[row] < 0:
+            return 0
+        wish = need.wishes[self.grid[row]]
+        if wish == NULL or need.plans[self.grid[row]] == NULL:
+            return 0
+        return <int32_t>min(wish.most[self.taken[row]], self.slots[row] - self.slots_used[row])
+
+    cdef bint has_slices(self, Ask ask, const Need* need, int32_t node) noexcept nogil:
+        # Some card in MIG mode may serve the need, as far as health, model and mode go.
+        cdef int32_t row
+        cdef uint8_t verdict
+        if need.wishes == NULL:
+            return False
+        for row in range(self.first[node], self.first[node] + self.length[node]):
+            verdict = ask.verdicts[need.kinds + self.kind[row]]
+            if verdict & OF_FAMILY and verdict & IS_MIG and self.barred(row, need, verdict) == FITS:
+                return True
+        return False
+
+    cdef void instance(self, Choice* choice, int32_t card, int32_t state, int32_t place) noexcept nogil:
+        cdef const Grid* grid = self.slice_plans[card].grid
+        cdef int32_t profile = grid.places[place].profile
+        choice.row = self.slice_rows[card]
+        choice.memory = grid.memory[profile]
+        choice.cores = grid.cores[profile]
+        choice.place = place
+
+    cdef int64_t share_out(self, int32_t cards) noexcept nogil:
+        return divide(
+            self.slice_plans, self.slice_states, self.slice_rooms, cards, self.slice_costs, self.slice_sets
+        )
+
+    cdef int32_t pick_slices(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil:
+        # As `pick`, for a need that cards in MIG mode may serve: choices[picked:picked + count] become instances, or
+        # shares of plain cards. Of several NUMA groups the cheapest one is taken.
+        cdef const Need* need = &ask.needs[index]
+        cdef int32_t position, row, why, room, group = -1, cards = 0, plain = 0, found = 0, sliced = 0
+        cdef int64_t cost, best_cost = NO_COST
+        cdef uint8_t verdict
+        cdef Choice* choice
+        # Plain choices of the group being looked at stand behind those of the best group so far.
+        cdef int32_t behind = picked + min(need.count, self.widest * MOST_SLICES)
+        cdef int32_t devices = self.sort(node, need, ask)
+        memset(tally, 0, TALLY_WIDTH * sizeof(int64_t))
+        tally[DEVICES] = devices
+        for position in range(devices - 1, -2, -1):
+            # Of this NUMA group: slice_rows[0:cards] have room, choices[behind:behind + plain] are plain cards that
+            # fit, and `found` of the count are served so, `sliced` of them by instances.
+            if position < 0:
+                group = -2
+            else:
+                row = self.order[position]
+                verdict = ask.verdicts[need.kinds + self.kind[row]]
+                why = self.barred(row, need, verdict)
+                if why != FITS:
+                    tally[why] += 1
+                    continue
+            if group == -2 or (need.rules & NUMA_BIND and self.numa[row] != group):
+                if found == need.count:
+                    cost = self.settle_slices(need, picked, cards, plain, sliced, best_cost)
+                    if cost < best_cost:
+                        best_cost = cost
+                else:
+                    tally[NUMA_NOT_FIT if position >= 0 else TOO_FEW_PICKED] += found
+                    tally[MIG_INFEASIBLE] += cards
+                if position < 0:
+                    break
+                cards = plain = found = sliced = 0
+                group = self.numa[row]
+            why = self.closed(row, need)
+            if why != FITS:
+                tally[why] += 1
+                continue
+            tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
+            room = self.capacity(row, need) if verdict & IS_MIG else 0
+            if room:
+                self.slice_rows[cards] = row
+                self.slice_states[cards] = self.taken[row]
+                self.slice_rooms[cards] = room
+                self.slice_plans[cards] = need.plans[self.grid[row]]
+                cards += 1
+                sliced += min(room, need.count - found)
+                found += min(room, need.count - found)
+                continue
+            why = self.short_of(row, need, verdict)
+            if why != FITS:
+                tally[why] += 1
+            elif found < need.count:
+                choice = &self.choices[behind + plain]
+                choice.need = index
+                choice.row = row
+                choice.memory = self.memory_of(row, need)
+                choice.cores = self.cores_of(row, need)
+                choice.place = -1
+                plain += 1
+                found += 1
+        if best_cost == NO_COST:
+            return -1
+        for position in range(picked, picked + need.count):
+            self.choices[position].need = index
+        if ask.limited and not self.within_quota(ask, picked, picked, need.count):
+            memset(tally, 0, WHYS * sizeof(int64_t))
+            tally[QUOTA] = need.count
+            return -1
+        return need.count
+
+    cdef int64_t settle_slices(
+        self, const Need* need, int32_t picked, int32_t cards, int32_t plain, int32_t sliced, int64_t best_cost
+    ) noexcept nogil:
+        # Place `sliced` instances on slice_rows[0:cards] and move the plain choices beside them, if that is cheaper.
+        cdef int32_t card, chosen, state, sets = 0, at = picked + plain, left = sliced
+        cdef int64_t cost = 0
+        cdef PlanTable* plan
+        cdef Step step
+        if sliced:
+            sets = self.slice_plans[0].sets
+            self.share_out(cards)
+            cost = self.slice_costs[cards * sets + sliced]
+        if cost >= best_cost:
+            return cost
+        memcpy(&self.choices[picked], &self.choices[picked + need.count], plain * sizeof(Choice))
+        for card in range(cards - 1, -1, -1):
+            if not left:
+                break
+            plan = self.slice_plans[card]
+            chosen = self.slice_sets[card * sets + left]
+            left -= chosen
+            state = self.slice_states[card]
+            while chosen:
+                plan_cost(plan, state, chosen)
+                step = plan.step[<int64_t>state * sets + chosen]
+                self.instance(&self.choices[at], card, state, step.place)
+                at += 1
+                state |= plan.grid.places[step.place].mask
+                chosen -= 1
+        return cost
+
+    cdef bint plan_jointly(self, Ask ask, const Joint* joint, int32_t node) noexcept nogil:
+        # All MIG needs of the pod on the node's cards in MIG mode: `pool` gets the instances, by kind. Only where no
+        # plain card could serve as well, so that nothing but slices has to be weighed.
+        cdef int32_t index = 0, position, row, devices, card, chosen, state, t, sets, cards = 0, whole, at
+        cdef const Need* need
+        cdef uint8_t verdict
+        cdef PlanTable* plan
+        cdef Step step
+        cdef int32_t[MOST_KINDS] filled
+        while joint.kind[index] < 0:
+            index += 1
+        need = &ask.needs[index]
+        devices = self.sort(node, need, ask)
+        for position in range(devices - 1, -1, -1):
+            row = self.order[position]
+            verdict = ask.verdicts[need.kinds + self.kind[row]]
+            if self.barred(row, need, verdict) != FITS or self.closed(row, need) != FITS:
+                continue
+            if not verdict & IS_MIG:
+                return False
+            if self.grid[row] < 0 or joint.plans[self.grid[row]] == NULL:
+                continue
+            self.slice_rows[cards] = row
+            self.slice_states[cards] = self.taken[row]
+            self.slice_rooms[cards] = <int32_t>min(self.slots[row] - self.slots_used[row], 1 << 20)
+            self.slice_plans[cards] = joint.plans[self.grid[row]]
+            cards += 1
+        if not cards or self.share_out(cards) == NO_COST:
+            return False
+        plan = self.slice_plans[0]
+        sets = plan.sets
+        at = 0
+        for t in range(plan.kinds):
+            self.pool_first[t] = at
+            filled[t] = at
+            at += plan.count[t]
+        whole = sets - 1
+        for card in range(cards - 1, -1, -1):
+            plan = self.slice_plans[card]
+            chosen = self.slice_sets[card * sets + whole]
+            whole -= chosen
+            state = self.slice_states[card]
+            while chosen:
+                plan_cost(plan, state, chosen)
+                step = plan.step[<int64_t>state * sets + chosen]
+                self.instance(&self.pool[filled[step.kind]], card, state, step.place)
+                filled[step.kind] += 1
+                state |= plan.grid.places[step.place].mask
+                chosen -= plan.radix[step.kind]
+        return True
+
     cdef void take(self, int32_t choice) noexcept nogil:
         cdef int32_t row = self.choices[choice].row
         self.slots_used[row] += 1
         self.memory_used[row] += self.choices[choice].memory
         self.cores_used[row] += self.choices[choice].cores
+        if self.choices[choice].place >= 0:
+            self.taken[row] |= self.grids[self.grid[row]].places[self.choices[choice].place].mask
         self.undo[self.undo_length] = choice
         self.undo_length += 1
 
@@ -663,23 +1000,62 @@ cdef class Rows:
             self.cores_used[row] -= self.choices[choice].cores
 
     cdef int32_t fit(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil:
-        # All needs, container by container; answers the number of choices, or -1. The columns are as before afterwards.
-        # A plain init container ends before the next one starts, so it gives back what it took at once, and sees only
-        # the sidecars before it; sidecars and app containers run together and add up.
-        cdef int32_t index, found, i, picked = 0, before = 0
+        # All needs of the pod; answers the number of choices, or -1. The columns are as before afterwards.
+        cdef int32_t i, picked = -1
+        if not ask.mig:
+            return self.walk(ask, NULL, node, tally)
+        # An instance of an init container stays when the container has ended: only the end of the trial frees slices.
+        memcpy(self.saved, &self.taken[self.first[node]], self.length[node] * sizeof(int32_t))
+        for i in range(ask.joints):
+            if self.plan_jointly(ask, &ask.joint[i], node):
+                picked = self.walk(ask, &ask.joint[i], node, tally)
+                memcpy(&self.taken[self.first[node]], self.saved, self.length[node] * sizeof(int32_t))
+                if picked >= 0:
+                    return picked
+        picked = self.walk(ask, NULL, node, tally)
+        memcpy(&self.taken[self.first[node]], self.saved, self.length[node] * sizeof(int32_t))
+        return picked
+
+    cdef int32_t walk(self, Ask ask, const Joint* joint, int32_t node, int64_t* tally) noexcept nogil:
+        # Container by container; with a joint plan, its instances are dealt out. A plain init container ends before the
+        # next one starts, so it gives back what it took at once, and sees only the sidecars before it; sidecars and app
+        # containers run together and add up.
+        cdef int32_t index, found, i, kind, role, picked = 0, before = 0
+        cdef int32_t[3 * MOST_KINDS] dealt
+        cdef const Need* need
+        if joint != NULL:
+            # Sidecars keep theirs; what is left belongs to the app containers, and to each init container before them.
+            for kind in range(MOST_KINDS):
+                dealt[SIDECAR * MOST_KINDS + kind] = 0
+                dealt[APP * MOST_KINDS + kind] = joint.side[kind]
         for index in range(ask.count):
-            if index == 0 or ask.needs[index].container != ask.needs[index - 1].container:
+            need = &ask.needs[index]
+            role = need.role
+            if index == 0 or need.container != ask.needs[index - 1].container:
                 before = self.undo_length
-            found = self.pick(ask, index, node, picked, tally)
+                if joint != NULL:
+                    for kind in range(MOST_KINDS):
+                        dealt[INIT * MOST_KINDS + kind] = joint.side[kind]
+            if joint != NULL and joint.kind[index] >= 0:
+                kind = joint.kind[index]
+                found = need.count
+                for i in range(found):
+                    self.choices[picked + i] = self.pool[self.pool_first[kind] + dealt[role * MOST_KINDS + kind]]
+                    self.choices[picked + i].need = index
+                    dealt[role * MOST_KINDS + kind] += 1
+                if ask.limited and not self.within_quota(ask, picked, picked, found):
+                    found = -1
+            elif self.has_slices(ask, need, node):
+                found = self.pick_slices(ask, index, node, picked, tally)
+            else:
+                found = self.pick(ask, index, node, picked, tally)
             if found < 0:
                 picked = -1
                 break
             for i in range(picked, picked + found):
                 self.take(i)
             picked += found
-            if ask.needs[index].role == INIT and (
-                index + 1 == ask.count or ask.needs[index + 1].container != ask.needs[index].container
-            ):
+            if role == INIT and (index + 1 == ask.count or ask.needs[index + 1].container != need.container):
                 self.roll_back(before)
         self.roll_back(0)
         return picked

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from hami.alloc.slices import Taken, occupied
 from hami.alloc.table import LARGEST, Card, Table
 from hami.model.claim import Assignment, PodRecord, PodRequest, Role
 from hami.model.device import Device, NodeRecord
@@ -47,6 +48,8 @@ class DeviceUsage:
     used_slots: int
     used_memory_mib: int
     used_cores: int
+    taken: Taken
+    """In MIG mode, the slices that instances hold. A card that is not sound takes nothing."""
 
 
 def holdings(record: PodRecord) -> Mapping[DeviceKey, Held]:
@@ -88,6 +91,7 @@ def hold_of(request: PodRequest, assignment: Assignment) -> PodRecord:
         node=assignment.node,
         roles=tuple(container.role for container in request.containers),
         segments=assignment.segments,
+        reservations=assignment.reservations,
     )
 
 
@@ -141,6 +145,7 @@ class Ledger:
         self.table.put(record.name, cards, links)
         for uid in self._on_node.get(record.name, ()):
             self._book(record.name, self._held[uid], 1)
+            self._slice(self._pods[uid])
         return True
 
     def drop_node(self, name: NodeName) -> bool:
@@ -159,6 +164,7 @@ class Ledger:
         self._held[record.uid] = holdings(record)
         self._on_node.setdefault(record.node, {})[record.uid] = None
         self._count(record, 1)
+        self._slice(record)
         return True
 
     def drop_pod(self, uid: PodUid) -> bool:
@@ -172,6 +178,7 @@ class Ledger:
         del siblings[uid]
         if not siblings:
             del self._on_node[record.node]
+        self._slice(record)
         return True
 
     @contextmanager
@@ -182,10 +189,12 @@ class Ledger:
             yield
             return
         self._count(record, -1)
+        self._slice(record, aside=True)
         try:
             yield
         finally:
             self._count(record, 1)
+            self._slice(record)
 
     def usage(self, node: NodeName) -> tuple[DeviceUsage, ...]:
         """Every registered device of a node, by family in registry order, then by index; empty when unregistered."""
@@ -198,6 +207,7 @@ class Ledger:
                 used_slots=columns["slots_used"][row],
                 used_memory_mib=columns["memory_used"][row],
                 used_cores=columns["cores_used"][row],
+                taken=self.table.taken(row),
             )
             for row in self.table.span(node)
             if (card := self.table.cards[row]) is not None
@@ -258,10 +268,23 @@ class Ledger:
             assert counted == expected, f"{name} {card.device.uuid}: columns say {counted}, pods hold {expected}"
             total = total.plus(Held(card.device.slots, card.device.memory_mib, card.device.cores))
             total_used = total_used.plus(expected)
+        taken = [usage.taken for usage in self.usage(name)]
+        assert taken == self._taken(name), f"{name}: slices differ from what pods hold"
         node, sums = self.table.ids[name], self.table.node_columns
         kept = Held(*(sums[f"sum_{what}"][node] for what in ("slots", "memory", "cores")))
         kept_used = Held(*(sums[f"sum_{what}_used"][node] for what in ("slots", "memory", "cores")))
         assert (kept, kept_used) == (total, total_used), f"{name}: node sums differ from its devices"
+
+    def _slice(self, pod: PodRecord, *, aside: bool = False) -> None:
+        """Work out anew what is taken of the MIG slices of a pod's node; `aside` = as if it held nothing."""
+        if pod.reservations or self.table.is_cut(pod.node):
+            taken = self._taken(pod.node, pod.uid if aside else None)
+            for row, one in zip(self.table.span(pod.node), taken, strict=True):
+                self.table.slice(row, one)
+
+    def _taken(self, node: NodeName, aside: PodUid | None = None) -> list[Taken]:
+        pods = (self._pods[uid] for uid in self._on_node.get(node, ()) if uid != aside)
+        return occupied([(card.device, profiles) for card, profiles in self.table.cut(node)], pods)
 
     def _cards(self, record: NodeRecord) -> list[Card]:
         listed = {inventory.vendor: inventory.devices for inventory in record.inventories}

@@ -64,6 +64,7 @@ class CardProfiles:
         problems: list[WireError] = []
         usable = _usable(self.listed, problems)
         self.problems = tuple(problems)
+        self.usable = bool(usable)
         self._media = {profile.name for _, profile, _ in usable if _holds_media(profile.name)}
         unit = gcd(*(number for _, _, places in usable for place in places for number in (place.start, place.size)))
         self._unit = max(1, unit)
@@ -122,7 +123,7 @@ class CardProfiles:
             index,
             profile.memory_mib,
             profile.cores,
-            profile.slice_count,
+            min(profile.slice_count, MOST_SLICES),
             max(1, min(weight, MOST_WEIGHT)),
             [(place.start, self._mask(place) | media) for place in ordered],
         )
@@ -136,6 +137,13 @@ class MigCard:
     state: int
     room: int = 1 << 20
     """How many more sharers it may take."""
+
+
+def check_profiles(profiles: Sequence[MigProfile], field: str) -> tuple[WireError, ...]:
+    """What of a registered list cannot be used, named below `field`."""
+    problems: list[WireError] = []
+    _usable(profiles, problems, field)
+    return tuple(problems)
 
 
 def place_one(cards: Sequence[MigCard], memory: Memory, cores: int) -> Instance | None:
@@ -225,13 +233,13 @@ def _one_by_one(
 
 
 def _usable(
-    profiles: Sequence[MigProfile], problems: list[WireError]
+    profiles: Sequence[MigProfile], problems: list[WireError], within: str = "migProfiles"
 ) -> list[tuple[int, MigProfile, list[MigPlacement]]]:
     usable: list[tuple[int, MigProfile, list[MigPlacement]]] = []
     names: set[str] = set()
     total = 0
     for index, profile in enumerate(profiles):
-        field = f"migProfiles[{index}]"
+        field = f"{within}[{index}]"
         try:
             read_profile_name(profile.name, f"{field}.name")
         except WireError as error:

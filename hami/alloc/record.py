@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from hami.alloc import mig, topology
 from hami.alloc import request as asking
 from hami.alloc.request import Container, RequestError
-from hami.model.claim import Assignment, PodRecord, Role, Segments
-from hami.model.device import Links, NodeInventory, NodeRecord
+from hami.alloc.slices import aligned
+from hami.model.claim import Assignment, MigReservation, PodRecord, Role, Segments
+from hami.model.device import MIG, Links, NodeInventory, NodeRecord
 from hami.model.names import DeviceUuid, NodeName, VendorWord, WireError
 from hami.model.quantity import parse_quantity
-from hami.model.vendor import Registry, Vendor
+from hami.model.vendor import Registry, Rule, Vendor
+from hami.model.wire import mig as mig_wire
 from hami.model.wire import node as node_wire
 from hami.model.wire import pod as keys
 
@@ -121,6 +124,8 @@ def annotations(
         written[vendor.done_key] = text
         if vendor.pending_key and name not in own_agent:
             written[vendor.pending_key] = text
+    if assignment.reservations:
+        written[keys.NVIDIA_MIG] = mig_wire.write_reservations(assignment.reservations)
     return written
 
 
@@ -156,10 +161,18 @@ def _read_inventory(
     links: Links | None = None
     if vendor.link_key and vendor.link_key in notes:
         # Unreadable scores are no scores; the devices are still there.
+        field = f"metadata.annotations[{vendor.link_key}]"
         try:
-            links = node_wire.read_links(notes[vendor.link_key], f"metadata.annotations[{vendor.link_key}]")
+            links = node_wire.read_links(notes[vendor.link_key], field)
         except WireError as error:
             problems.append(error)
+        else:
+            problems += [] if (uneven := topology.check_links(links, field)) is None else [uneven]
+    for position, device in enumerate(devices):
+        if device.mode == MIG:
+            problems += mig.check_profiles(
+                device.mig_profiles, f"metadata.annotations[{vendor.node_key}][{position}].migProfiles"
+            )
     return NodeInventory(vendor=vendor.name, devices=devices, links=links)
 
 
@@ -184,6 +197,8 @@ def _read_record(
     problems: list[WireError] = []
     roles = tuple(container.role for container in found)
     segments: dict[VendorWord, Segments] = {}
+    reservations: tuple[MigReservation, ...] = ()
+    old_instances: frozenset[DeviceUuid] = frozenset()
     for vendor in done:
         text = notes[vendor.done_key]
         asked = [_count(container, vendor) for container in found]
@@ -196,6 +211,9 @@ def _read_record(
         problems += decoded.problems
         if any(decoded.segments):
             segments[vendor.name] = _physical(decoded.segments)
+        if Rule.MIG in vendor.rules:
+            old_instances |= _old_instances(decoded.segments)
+            reservations = _read_reservations(notes, _physical(decoded.segments), problems)
     if not segments:
         return None, tuple(problems)
     record = PodRecord(
@@ -204,6 +222,8 @@ def _read_record(
         node=node,
         roles=roles,
         segments=segments,
+        reservations=reservations,
+        old_instances=old_instances,
         inits_done=_inits_done(pod, found),
         deleting=_metadata(pod).get("deletionTimestamp") is not None,
     )
@@ -238,6 +258,23 @@ def _physical(segments: Segments) -> Segments:
         else segment
         for segment in segments
     )
+
+
+def _old_instances(segments: Segments) -> frozenset[DeviceUuid]:
+    found = (mig_wire.read_old_instance(share.uuid) for segment in segments for share in segment)
+    return frozenset(instance.uuid for instance in found if instance is not None)
+
+
+def _read_reservations(
+    notes: Mapping[str, str], segments: Segments, problems: list[WireError]
+) -> tuple[MigReservation, ...]:
+    """What the pod holds of MIG cards. Unreadable: nothing, and the ledger then finds shares without reservation."""
+    try:
+        found = mig_wire.read_reservations(notes.get(keys.NVIDIA_MIG, ""), f"metadata.annotations[{keys.NVIDIA_MIG}]")
+    except WireError as error:
+        problems.append(error)
+        return ()
+    return aligned(found, segments)
 
 
 def _inits_done(pod: Mapping[str, Any], found: tuple[Container, ...]) -> bool:

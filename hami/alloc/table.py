@@ -14,8 +14,10 @@ from typing import Final
 
 from hami.alloc._fit import NO_LIMIT, NUMBERS, Ask, Rows
 from hami.alloc.links import LinkMatrices
+from hami.alloc.mig import CardProfiles
 from hami.alloc.policy import CardPolicy, card_policy
-from hami.model.claim import ANY_DEVICE, Assignment, Percent, PodRequest, Role, Selection, Share
+from hami.alloc.slices import Grids, SliceNeed, Taken, Wishes
+from hami.model.claim import ANY_DEVICE, Assignment, MigReservation, Percent, PodRequest, Role, Selection, Share
 from hami.model.device import MIG, Device, Links
 from hami.model.names import DeviceUuid, NodeName, VendorWord
 from hami.model.vendor import Registry, Rule
@@ -25,6 +27,7 @@ LARGEST: Final = 2**40
 
 _HEALTHY: Final = NUMBERS["ROW_HEALTHY"]
 _CORDONED: Final = NUMBERS["ROW_CORDONED"]
+_UNSOUND: Final = NUMBERS["ROW_UNSOUND"]
 _ROLES: Final = {role: NUMBERS[role.name] for role in Role}
 _ROW_COLUMNS: Final = {
     "kind": "i",
@@ -37,6 +40,8 @@ _ROW_COLUMNS: Final = {
     "memory_used": "q",
     "cores": "q",
     "cores_used": "q",
+    "grid": "i",
+    "taken": "i",
 }
 _SUMS: Final = ("slots", "memory", "cores")
 _NODE_COLUMNS: Final = {
@@ -85,6 +90,8 @@ class Table:
         self._rows_by_uuid: dict[DeviceUuid, tuple[int, ...]] = {}
         self._kinds: dict[_Kind, int] = {}
         self.links = LinkMatrices()
+        self.grids = Grids()
+        self._cut: set[NodeName] = set()
         self._verdicts: dict[tuple[VendorWord, Selection, bool], bytes] = {}
         self._attach()
 
@@ -105,6 +112,9 @@ class Table:
         for row, card in enumerate(cards, first):
             self._write(row, card)
         self.rows.attach_pairs(self.links.pairs)
+        self.rows.attach_grids(self.grids.native)
+        if any(card.device.mode == MIG for card in cards):
+            self._cut.add(name)
         for total in _SUMS:
             self.node_columns[f"sum_{total}"][node] = sum(self.columns[total][first : first + len(cards)])
             self.node_columns[f"sum_{total}_used"][node] = 0
@@ -118,7 +128,10 @@ class Table:
         first, length = self.node_columns["first"][node], self.node_columns["length"][node]
         for row in range(first, first + length):
             self._unlist(row)
+            self.grids.leave(self.columns["grid"][row])
+            self.columns["grid"][row] = -1
         self.links.disconnect(name)
+        self._cut.discard(name)
         self.node_columns["length"][node] = 0
         self.names[node] = NodeName("")
         self._free_ids.append(node)
@@ -144,6 +157,29 @@ class Table:
         """Add to what is held of a device; negative numbers give back."""
         self.rows.book(self.ids[name], row, slots, memory_mib, cores)
 
+    def is_cut(self, name: NodeName) -> bool:
+        """Whether some card of a node is in MIG mode."""
+        return name in self._cut
+
+    def cut(self, name: NodeName) -> list[tuple[Card, CardProfiles | None]]:
+        """Every card of a node, those in MIG mode with their compiled profiles."""
+        grids = self.columns["grid"]
+        return [
+            (card, self.grids.compiled[grids[row]] if grids[row] >= 0 else None)
+            for row in self.span(name)
+            if (card := self.cards[row]) is not None
+        ]
+
+    def slice(self, row: int, taken: Taken) -> None:
+        """What pods hold of a card's slices now."""
+        self.columns["taken"][row] = taken.state
+        flags = self.columns["flags"]
+        flags[row] = flags[row] & ~_UNSOUND if taken.sound else flags[row] | _UNSOUND
+
+    def taken(self, row: int) -> Taken:
+        """What pods hold of a card's slices, as last told."""
+        return Taken(self.columns["taken"][row], not self.columns["flags"][row] & _UNSOUND)
+
     def pack(
         self,
         request: PodRequest,
@@ -157,6 +193,8 @@ class Table:
         verdicts = b""
         offsets: dict[VendorWord, int] = {}
         needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int]] = []
+        sliced: list[SliceNeed | None] = []
+        together = True
         for container, asking in enumerate(request.containers):
             for need in asking.needs:
                 selection = request.selections.get(need.vendor, ANY_DEVICE)
@@ -166,6 +204,11 @@ class Table:
                 policy = card_policy(card_policy_word, numa_bind=selection.numa_bind)
                 memory_left, cores_left = left.get(need.vendor, (None, None))
                 by_percent = isinstance(need.memory, Percent)
+                has_mig = Rule.MIG in registry[need.vendor].rules
+                sliced.append(
+                    SliceNeed(container, asking.role, need.memory, need.cores, need.count) if has_mig else None
+                )
+                together = together and not (has_mig and (policy.mutex or selection.numa_bind))
                 needs.append(
                     (
                         container,
@@ -181,7 +224,8 @@ class Table:
                         NO_LIMIT if cores_left is None else cores_left,
                     )
                 )
-        return Ask(needs, verdicts, request.weights)
+        wishes = Wishes(self.grids, sliced, together=together)
+        return Ask(needs, verdicts, request.weights, wishes.wishes, wishes.plans, wishes.joints)
 
     @contextmanager
     def marked(self, request: PodRequest) -> Iterator[None]:
@@ -201,22 +245,42 @@ class Table:
                 self.columns["marks"][row] = 0
 
     def assignment(
-        self, request: PodRequest, node: NodeName, choices: Sequence[tuple[int, int, int, int]]
+        self, request: PodRequest, node: NodeName, choices: Sequence[tuple[int, int, int, int, int]]
     ) -> Assignment:
-        """The engine's choices (need, row, MiB, cores) as shares: one segment a container for every family asked."""
+        """The engine's choices (need, row, MiB, cores, MIG place) as shares, one segment a container for every family
+        asked, and as reservations."""
         order = [
             (container, need.vendor) for container, asking in enumerate(request.containers) for need in asking.needs
         ]
         segments: dict[VendorWord, list[list[Share]]] = {
             vendor: [[] for _ in request.containers] for _, vendor in order
         }
-        for index, row, memory_mib, cores in choices:
+        reservations: list[MigReservation] = []
+        for index, row, memory_mib, cores, place in choices:
             container, vendor = order[index]
             card = self.cards[row]
             assert card is not None, "the engine chose a row without a device"
             share = Share(uuid=card.device.uuid, kind=vendor, memory_mib=memory_mib, cores=cores)
-            segments[vendor][container].append(share)
-        return Assignment(node=node, segments={vendor: tuple(map(tuple, parts)) for vendor, parts in segments.items()})
+            segment = segments[vendor][container]
+            if place >= 0:
+                profiles = self.grids.compiled[self.columns["grid"][row]]
+                assert profiles is not None, "the engine cut a card without profiles"
+                instance = profiles.instance(0, place)
+                reservations.append(
+                    MigReservation(
+                        container=container,
+                        device=len(segment),
+                        uuid=card.device.uuid,
+                        profile=instance.profile.name,
+                        placement=instance.placement,
+                    )
+                )
+            segment.append(share)
+        return Assignment(
+            node=node,
+            segments={vendor: tuple(map(tuple, parts)) for vendor, parts in segments.items()},
+            reservations=tuple(reservations),
+        )
 
     def _verdict(self, vendor: VendorWord, selection: Selection, request_scored: bool) -> bytes:
         """One byte a kind: does it count, and is it accepted. Kept, because pods of one workload ask alike."""
@@ -240,8 +304,9 @@ class Table:
         columns["slots"][row] = device.slots
         columns["memory"][row] = device.memory_mib
         columns["cores"][row] = device.cores
-        for column in ("slots_used", "memory_used", "cores_used", "marks"):
+        for column in ("slots_used", "memory_used", "cores_used", "marks", "taken"):
             columns[column][row] = 0
+        columns["grid"][row] = self.grids.join(device)
         self.cards[row] = card
         self._rows_by_uuid[device.uuid] = (*self._rows_by_uuid.get(device.uuid, ()), row)
 

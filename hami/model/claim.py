@@ -8,6 +8,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hami.model.device import MigPlacement
 from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid, VendorWord
 
 
@@ -116,11 +117,37 @@ Segments = tuple[tuple[Share, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MigInstance:
+    """The ids of an instance that exists."""
+
+    uuid: str
+    gpu_instance: int
+    compute_instance: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigReservation:
+    """One instance of one container on a card in MIG mode, decided, and perhaps already made."""
+
+    container: int
+    """Position in the pod, init containers first."""
+    device: int
+    """Position among the container's devices."""
+    uuid: DeviceUuid
+    """The card's."""
+    profile: str
+    placement: MigPlacement
+    instance: MigInstance | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """Everything one pod got on one node: by family, exactly one segment a container."""
 
     node: NodeName
     segments: Mapping[VendorWord, Segments]
+    reservations: tuple[MigReservation, ...] = ()
+    """One for every share that lies on a card in MIG mode."""
 
 
 class Why(enum.IntEnum):
@@ -214,6 +241,10 @@ class PodRecord:
     roles: tuple[Role, ...]
     """One a segment: init containers first, then app containers."""
     segments: Mapping[VendorWord, Segments]
+    reservations: tuple[MigReservation, ...] = ()
+    """What it holds of cards in MIG mode; `container` counts as `segments` do."""
+    old_instances: frozenset[DeviceUuid] = frozenset()
+    """Cards on which it holds an instance of a release that named no slices."""
     inits_done: bool = False
     """Every plain init container ended with code 0: only sidecars and app containers count."""
     deleting: bool = False

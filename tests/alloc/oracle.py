@@ -43,12 +43,14 @@ class Used:
 class Node:
     record: NodeRecord
     used: dict[Key, Used] = field(default_factory=dict)
+    unsound: frozenset[DeviceUuid] = frozenset()
 
     def of(self, vendor: VendorWord, device: Device) -> Used:
         return self.used.setdefault((vendor, device.uuid), Used())
 
     def copy(self) -> "Node":
-        return Node(self.record, {key: Used(u.slots, u.memory, u.cores) for key, u in self.used.items()})
+        used = {key: Used(u.slots, u.memory, u.cores) for key, u in self.used.items()}
+        return Node(self.record, used, self.unsound)
 
     def cards(self, registry: Registry) -> list[tuple[VendorWord, Device]]:
         known = [inventory for inventory in self.record.inventories if registry.get(inventory.vendor)]
@@ -114,7 +116,7 @@ def decide(
     scores: dict[NodeName, float] = {}
     trial = Trial(request, registry, request.card_policy or card_policy, limits, namespace_usage(pods), request_scored)
     for record in nodes:
-        node = Node(record)
+        node = Node(record, unsound=unsound(record, pods))
         for pod in pods:
             if pod.node == record.name:
                 for key, used in pod_usage(pod).items():
@@ -134,6 +136,21 @@ def decide(
     sign = 1 if (request.node_policy or node_policy).strip() == "spread" else -1
     ranked = sorted(assignments, key=lambda name: (sign * scores[name], tie(request.uid, name)))
     return Verdict(assignments, refusals, [(name, scores[name]) for name in ranked])
+
+
+def unsound(record: NodeRecord, pods: Sequence[PodRecord]) -> frozenset[DeviceUuid]:
+    """Cards in MIG mode on which a pod has a share: the pods of these tests have no reservations."""
+    cut = {d.uuid for inventory in record.inventories for d in inventory.devices if d.mode == "mig"}
+    found = {
+        share.uuid
+        for pod in pods
+        if pod.node == record.name
+        for segments in pod.segments.values()
+        for role, segment in zip(pod.roles, segments, strict=True)
+        if role is not Role.INIT or not pod.inits_done
+        for share in segment
+    }
+    return frozenset(cut & found)
 
 
 def namespace_usage(pods: Sequence[PodRecord]) -> dict[tuple[str, VendorWord], Used]:
@@ -223,7 +240,7 @@ class Trial:
         group: int | None = None
         for device in reversed(self.in_order(node, need, selection, cards)):
             used = node.of(need.vendor, device)
-            if not device.healthy:
+            if not device.healthy or device.uuid in node.unsound:
                 count(Why.UNHEALTHY)
                 continue
             if device.uuid in node.record.cordoned:

@@ -60,7 +60,7 @@ def recorded(document: dict[str, Any]) -> PodRecord:
 def test_a_node_with_everything() -> None:
     notes = {
         "hami.io/node-nvidia-register": TWO_CARDS,
-        "hami.io/node-nvidia-score": '[{"uuid":"GPU-a","score":{"GPU-b":460}}]',
+        "hami.io/node-nvidia-score": '[{"uuid":"GPU-a","score":{"GPU-b":460}},{"uuid":"GPU-b","score":{"GPU-a":460}}]',
         "hami.io/device-cordon": "GPU-b, ",
         "hami.io/agent-protocol": "1;families=NVIDIA;devices=cdi",
     }

@@ -6,7 +6,7 @@ carries. Not covered: the extender's HTTP, events, and the node lock.
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ DCU = Vendor(
 )
 
 
-def records(kind: str) -> list[dict[str, Any]]:
-    lines = [line for name in FILES for line in (DATA / f"{name}.jsonl").read_text().splitlines()]
+def records(kind: str, files: Sequence[str] = FILES) -> list[dict[str, Any]]:
+    lines = [line for name in files for line in (DATA / f"{name}.jsonl").read_text().splitlines()]
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
@@ -270,10 +270,23 @@ DEVIATIONS: dict[str, list[str]] = {
         "1/3 CardTimeSlicingExhausted'}, "
         "recorded {'nv-zero': '1/3 CardTimeSlicingExhausted, 2/3 AllocatedCardsInsufficientRequest'}"
     ],
-    # Instances are not placed yet, so cards in MIG mode take nothing.
+    # Instances have no links to each other: both halves of one card leave two whole cards.
     "nvt-f-034": [
-        "nodes None, recorded ['nv-miglink']",
-        "failed {'nv-miglink': '3/3 CardMigTopologyInfeasible'}, recorded {}",
+        "hami.io/vgpu-devices-allocated "
+        "'GPU-nv-miglink-2,NVIDIA,20096,43:GPU-nv-miglink-2,NVIDIA,20096,43:;', recorded "
+        "'GPU-nv-miglink-2,NVIDIA,20096,43:GPU-nv-miglink-1,NVIDIA,20096,43:;'",
+        "hami.io/vgpu-devices-to-allocate "
+        "'GPU-nv-miglink-2,NVIDIA,20096,43:GPU-nv-miglink-2,NVIDIA,20096,43:;', recorded "
+        "'GPU-nv-miglink-2,NVIDIA,20096,43:GPU-nv-miglink-1,NVIDIA,20096,43:;'",
+        "hami.io/vgpu-mig-allocations "
+        '\'[{"containerIndex":0,"deviceIndex":0,"gpuUUID":"GPU-nv-miglink-2","profile":"3g.20gb",'
+        '"placement":{"start":4,"size":4}},'
+        '{"containerIndex":0,"deviceIndex":1,"gpuUUID":"GPU-nv-miglink-2","profile":"3g.20gb",'
+        '"placement":{"start":0,"size":4}}]\', recorded '
+        '\'[{"containerIndex":0,"deviceIndex":0,"gpuUUID":"GPU-nv-miglink-2","profile":"3g.20gb",'
+        '"placement":{"start":4,"size":4}},'
+        '{"containerIndex":0,"deviceIndex":1,"gpuUUID":"GPU-nv-miglink-1","profile":"3g.20gb",'
+        '"placement":{"start":4,"size":4}}]\'',
     ],
 }
 

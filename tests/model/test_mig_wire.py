@@ -2,16 +2,10 @@
 
 import pytest
 
+from hami.model.claim import MigInstance, MigReservation
 from hami.model.device import MigPlacement
 from hami.model.names import DeviceUuid, WireError
-from hami.model.wire.mig import (
-    MigInstance,
-    MigReservation,
-    OldInstance,
-    read_old_instance,
-    read_reservations,
-    write_reservations,
-)
+from hami.model.wire.mig import OldInstance, read_old_instance, read_reservations, write_reservations
 
 FIELD = "metadata.annotations[hami.io/vgpu-mig-allocations]"
 DECIDED = (

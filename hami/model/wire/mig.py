@@ -10,33 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hami.model.claim import MigInstance, MigReservation
 from hami.model.device import MigPlacement
 from hami.model.names import INT32_MAX, DeviceUuid, WireError
 from hami.model.wire import gojson
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MigInstance:
-    """The ids of an instance that exists."""
-
-    uuid: str
-    gpu_instance: int
-    compute_instance: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MigReservation:
-    """One instance of one container, decided, and perhaps already made."""
-
-    container: int
-    """Position in the pod, init containers first."""
-    device: int
-    """Position among the container's devices."""
-    uuid: DeviceUuid
-    """The card's."""
-    profile: str
-    placement: MigPlacement
-    instance: MigInstance | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
