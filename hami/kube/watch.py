@@ -29,7 +29,7 @@ SILENCE_S: Final = 150.0
 """The server's bookmarks come once a minute; two and a half minutes without one is a dead connection."""
 SHORTEST_S: Final = 1.0
 """A watch that ends sooner, without a word, is a failure: opening it again at once would only spin."""
-BREATH: Final = 50
+BREATH: Final = 20
 """Objects handed out from one page before other tasks get a turn."""
 
 
