@@ -63,7 +63,7 @@ class Result:
     server_p99_ms: float
     server_max_ms: float
     server_cpu_ms: float
-    """The process's CPU time a request, HTTP included: what is left of a figure when the machine is busy with others."""
+    """The process's CPU time a request, HTTP included: still true when the machine is busy with others."""
     client_p50_ms: float
     client_p99_ms: float
     rss_idle_mib: float
@@ -298,7 +298,7 @@ def show(results: list[Result]) -> None:
             f"{r.rss_mib:.0f}",
             f"{r.synced_s:.1f}",
         )
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 def main() -> None:
