@@ -305,7 +305,8 @@ static int own_old_slot(struct region *region, const struct prim_process *self)
 {
     if (self->start == 0)
         return -1; /* without /proc an equal pid is no proof */
-    for (int slot = 0; slot < REGION_OVERFLOW; slot++) {
+    int slots = __atomic_load_n(&region->prefix->slot_count, __ATOMIC_ACQUIRE);
+    for (int slot = 0; slot < slots && slot < REGION_OVERFLOW; slot++) {
         const struct region_claim *claim = &region->ext->claims[slot];
         if (claim->pid == self->pid && claim->start == self->start && claim->pid_namespace == self->pid_namespace) {
             empty_slot(region, slot);

@@ -47,8 +47,8 @@ def test_needs_no_driver_and_does_nothing_at_load() -> None:
     dynamic = _tool("readelf", "-d", str(LIBRARY))
     needed = re.findall(r"NEEDED.*\[(.*)\]", dynamic)
     assert all(re.match(r"(libc|libdl|libpthread|ld-linux.*)\.so", name) for name in needed), needed
-    # One pointer: the compiler's own frame registration. A constructor of ours would be another.
-    assert re.findall(r"INIT_ARRAYSZ\).* (\d+) \(bytes\)", dynamic) == ["8"]
+    # At most one pointer, the compiler's own frame registration. A constructor of ours would be another.
+    assert re.findall(r"INIT_ARRAYSZ\).* (\d+) \(bytes\)", dynamic) in ([], ["8"])
 
 
 def test_own_lookups_are_never_called_from_inside() -> None:
