@@ -15,7 +15,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 CHECKED = os.environ.get("HAMI_BUILD_CHECKED") == "1"
-NATIVE = ("libvgpu.so", "sim/libcuda.so.1", "sim/libnvidia-ml.so.1", "sim/gpuprobe")
+NATIVE = ("libvgpu.so", "sim/libcuda.so.1", "sim/libnvidia-ml.so.1", "sim/state.def", "sim/gpuprobe")
 
 DIRECTIVES = {
     "language_level": 3,
