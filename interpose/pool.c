@@ -300,9 +300,14 @@ CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *address, size_t bytes, CUmemo
 
 /* ---- pools come and go */
 
+static bool counting(void)
+{
+    return process_phase() == PROCESS_READY && hook_inside == 0;
+}
+
 static void note(CUmemoryPool pool, int device)
 {
-    if (process_phase() != PROCESS_READY || hook_inside > 0)
+    if (!counting())
         return;
     pthread_mutex_lock(&lock);
     struct pool *entry = entry_of(pool, device, true);
@@ -337,6 +342,8 @@ CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool *pool, void *handle, CU
 CUresult cuMemPoolDestroy(CUmemoryPool pool)
 {
     NEED_CUDA(cuMemPoolDestroy);
+    if (!counting())
+        return FORWARD(cuMemPoolDestroy(pool));
     struct pool gone = {.device = -1};
     pthread_mutex_lock(&lock);
     struct pool *entry = entry_of(pool, -1, false);
@@ -362,7 +369,7 @@ CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
 {
     NEED_CUDA(cuMemPoolTrimTo);
     CUresult rc = FORWARD(cuMemPoolTrimTo(pool, keep));
-    if (rc == CUDA_SUCCESS && process_phase() == PROCESS_READY && hook_inside == 0) {
+    if (rc == CUDA_SUCCESS && counting()) {
         pthread_mutex_lock(&lock);
         struct pool *entry = pool ? entry_of(pool, -1, false) : NULL;
         if (entry)

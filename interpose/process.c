@@ -63,20 +63,29 @@ static void assert_grant(void)
     region_set_priority(&process.region, config->plan.priority);
 }
 
-/* The child shares neither device memory nor locks with its parent, and must not keep the parent's slot alive. */
+static bool forked; /* what stands in the tables is the parent's */
+
+/* The child shares neither device memory nor locks with its parent, and must not keep the parent's slot alive. Most
+ * children only exec, so the tables are cleared when the first driver call needs them. */
 static void after_fork(void)
 {
     pthread_mutex_init(&starting, NULL);
-    live_forget();
-    pool_forget();
-    context_forget();
-    cost_forget();
     region_forget(&process.region);
     if (process.region.fd >= 0)
         close(process.region.fd);
     process.region.fd = -1;
     hook_inside = 0;
+    forked = true;
     set_phase(PROCESS_ATTACHED);
+}
+
+static void forget_parent(void)
+{
+    live_forget();
+    pool_forget();
+    context_forget();
+    cost_forget();
+    forked = false;
 }
 
 static void attach(void)
@@ -180,6 +189,8 @@ enum process_phase process_start(void)
         return phase;
     pthread_mutex_lock(&starting);
     if (process.phase == PROCESS_ATTACHED && map_devices()) {
+        if (forked)
+            forget_parent();
         reopen();
         region_join(&process.region);
         set_phase(PROCESS_READY);
