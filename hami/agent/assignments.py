@@ -35,10 +35,8 @@ class Standing:
 
     grants: Mapping[tuple[PodUid, str], Grant]
     """The newest grant of each container (pod uid, name)."""
-    living: Callable[[PodUid], bool]
-    """Whether a process of a pod still runs, by its regions."""
-    listed: Collection[PodKey] | None = None
-    """The kubelet's pods, where they were asked for."""
+    ended: Collection[PodUid] = ()
+    """Granted pods of which it is certain that they have ended, although our picture may not show it yet."""
 
     def settled(self, uid: PodUid) -> tuple[Grant, ...]:
         return tuple(g for (owner, _), g in self.grants.items() if owner == uid and g.state is State.SETTLED)
@@ -88,7 +86,7 @@ class Assignments:
     def decide(self, owner: Owner, node: NodeRecord, standing: Standing) -> PodRecord | str:
         """The pod's record, in which every asking container has its shares; or why it gets nothing.
 
-        Unless `keeps` has said yes, `standing.listed` should be there: nobody should lose to a pod that has ended.
+        Unless `keeps` has said yes, `standing.ended` should be known: nobody should lose to a pod that has ended.
         """
         pod = owner.pod
         if pod.request is None:
@@ -242,16 +240,16 @@ class Assignments:
             if pod.uid == mine or pod.terminal or not counts(pod):
                 continue
             settled = standing.settled(pod.uid)
-            if settled and _has_ended(pod.uid, pod.key, standing):
+            if settled and pod.uid in standing.ended:
                 continue
             held = self._usable(pod) or (self._from_grants(settled, pod.record) if settled else None)
             if held is not None:
                 found.append(_as_granted(held, self._vendor, settled))
-        # Pods that the API has forgotten count while the kubelet lists them or a process of theirs lives.
+        # Pods that the API has forgotten count until it is certain that they have ended.
         gone = {uid for uid, _ in standing.grants} - known - {mine}
         for uid in sorted(gone):
             settled = standing.settled(uid)
-            if settled and settled[0].holder and not _has_ended(uid, settled[0].holder.key, standing):
+            if settled and uid not in standing.ended:
                 found.append(self._from_grants(settled, None))
         return tuple(found)
 
@@ -268,11 +266,6 @@ class Assignments:
             segments={self._vendor.name: ((),) * len(roles)},
         )
         return _as_granted(empty, self._vendor, settled)
-
-
-def _has_ended(uid: PodUid, key: PodKey, standing: Standing) -> bool:
-    """A granted pod whose end we have not been shown: the kubelet no longer lists it and no process of it lives."""
-    return standing.listed is not None and key not in standing.listed and not standing.living(uid)
 
 
 def _record(pod: NodePod, assignment: Assignment) -> PodRecord:

@@ -205,12 +205,7 @@ class Grants:
         return {(g.holder.pod_uid, g.holder.container): g for g in self._grants.values() if g.holder is not None}
 
     def _standing(self) -> Standing:
-        grants = self._newest()
-
-        def living(uid: PodUid) -> bool:
-            return any(self._regions.alive(grant.id) for (owner, _), grant in grants.items() if owner == uid)
-
-        return Standing(grants=grants, living=living)
+        return Standing(grants=self._newest())
 
     def _is_confirmed(self, ids: frozenset[str]) -> bool:
         """Whether the checkpoint names the owner of every grant with these ids that is not settled."""
@@ -283,12 +278,22 @@ class Grants:
             return "the devices of this node are not known yet"
         standing = self._standing()
         if not self._assignments.keeps(owner, node, standing):
-            listed = await self._inquiry.listed()
-            names = None if listed is None else frozenset(entry.key for entry in listed)
-            standing = replace(standing, listed=names)
+            standing = replace(standing, ended=await self._ended())
         if grant.visible:
             return self._assignments.on_devices(owner, node, standing, grant.visible)
         return self._assignments.decide(owner, node, standing)
+
+    async def _ended(self) -> frozenset[PodUid]:
+        """Granted pods that are certainly over: the kubelet doesn't list them (a starting one lists few), no process
+        of theirs lives, and the API server has no such pod."""
+        listed = await self._inquiry.listed()
+        if listed is None:
+            return frozenset()
+        names = {entry.key for entry in listed}
+        held = [(grant.id, grant.holder) for grant in self._grants.values() if grant.holder is not None]
+        alive = {holder.pod_uid for i, holder in held if holder.key in names or self._regions.alive(i)}
+        quiet = {holder.pod_uid: holder.key for _, holder in held if holder.pod_uid not in alive}
+        return frozenset([uid for uid, key in quiet.items() if await self._inquiry.is_gone(uid, key)])
 
     async def _refuse(self, grant: Grant, pod: NodePod, reason: str) -> None:
         grant = replace(grant, state=State.REFUSED, shares=(), reason=reason)

@@ -18,7 +18,7 @@ from hami.agent.podresources import ListedPod, PodList
 from hami.agent.pods import NodePod, NodePods
 from hami.agent.writes import PodApi
 from hami.model.claim import Role
-from hami.model.names import PodKey, WireError
+from hami.model.names import PodKey, PodUid, WireError
 from hami.node.grants import Grant
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,10 @@ class Inquiry:
             return None
         thought = _owner(self._pods.get(grant.holder.pod_uid), grant.holder.container)
         return thought if thought is not None and thought.container.role is Role.INIT else None
+
+    async def is_gone(self, uid: PodUid, key: PodKey) -> bool:
+        """Whether the API server certainly has no such pod, or only its ended remains."""
+        return self._pods.get(uid) is None or await self._api.is_gone(key, uid)
 
     async def _by_checkpoint(self, grant: Grant, entry: CheckpointEntry) -> Owner | None:
         pod = self._pods.by_kubelet_uid(entry.pod_uid)

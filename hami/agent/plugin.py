@@ -52,7 +52,7 @@ class DevicePlugin(DevicePluginBase):
         self, grants: Grants, devices: DeviceList, *, numa: bool, observe: Callable[[str, float], None]
     ) -> None:
         """`numa`: tell the kubelet each device's NUMA node. `observe` hears of each answer: result and seconds."""
-        self._grants = grants
+        self.grants = grants
         self._devices = devices
         self._numa = numa
         self._observe = observe
@@ -72,7 +72,7 @@ class DevicePlugin(DevicePluginBase):
         call: pb.PreferredAllocationRequest = await _received(stream)
         answer = pb.PreferredAllocationResponse()
         for asked in call.container_requests:
-            ids = await self._grants.prefer(
+            ids = await self.grants.prefer(
                 asked.available_deviceIDs, asked.must_include_deviceIDs, asked.allocation_size
             )
             answer.container_responses.append(pb.ContainerPreferredAllocationResponse(deviceIDs=ids))
@@ -83,7 +83,7 @@ class DevicePlugin(DevicePluginBase):
         started = anyio.current_time()
         answer = pb.AllocateResponse()
         for asked in call.container_requests:
-            answer.container_responses.append(await self._grants.allocate(asked.devices_ids))
+            answer.container_responses.append(await self.grants.allocate(asked.devices_ids))
         self._observe("answered", anyio.current_time() - started)
         await stream.send_message(answer)
 
@@ -91,7 +91,7 @@ class DevicePlugin(DevicePluginBase):
         call: pb.PreStartContainerRequest = await _received(stream)
         started = anyio.current_time()
         try:
-            await self._grants.prepare(call.devices_ids)
+            await self.grants.prepare(call.devices_ids)
         except NotGranted as error:
             self._observe("refused", anyio.current_time() - started)
             log.warning("a container may not start: %s", error)

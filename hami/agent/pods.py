@@ -17,7 +17,6 @@ from hami.model.wire import pod as wire
 
 CONFIG_HASH: Final = "kubernetes.io/config.hash"
 """On a static pod's mirror: the uid under which the kubelet itself knows the pod."""
-TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 NEVER_BOUND: Final = 2**62
 """Bind time of a pod that no scheduler of ours bound: behind all that have one."""
 
@@ -81,7 +80,7 @@ def read_node_pod(document: Mapping[str, Any], registry: Registry, vendor: Vendo
         record=held,
         bind_time=_bind_time(notes),
         created=str(request.metadata(document).get("creationTimestamp") or ""),
-        terminal=isinstance(status, Mapping) and status.get("phase") in TERMINAL,
+        terminal=isinstance(status, Mapping) and status.get("phase") in record.FINISHED,
         refused=notes.get(wire.BIND_PHASE) == wire.FAILED,
         document=document,
     )

@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 
 import anyio
 
+from hami.alloc.record import FINISHED
+from hami.alloc.request import pod_uid
 from hami.kube.client import Kube
 from hami.kube.errors import ApiError, KubeError, NotFound, TooMany
 from hami.kube.pace import Backoff, backoff
@@ -34,6 +36,10 @@ class PodApi(Protocol):
 
     async def fetch(self, key: PodKey) -> Mapping[str, Any] | None:
         """The pod as it is now; None when there is none or nobody can say."""
+        ...
+
+    async def is_gone(self, key: PodKey, uid: PodUid) -> bool:
+        """Whether there certainly is no such pod any more, or it has ended."""
         ...
 
     def annotate(self, key: PodKey, uid: PodUid, annotations: Mapping[str, str | None]) -> None:
@@ -76,12 +82,25 @@ class PodWriter:
 
     async def fetch(self, key: PodKey) -> Mapping[str, Any] | None:
         try:
+            return await self._read(key)
+        except (KubeError, TimeoutError) as error:
+            log.warning("cannot read pod %s: %s", key, error)
+            return None
+
+    async def is_gone(self, key: PodKey, uid: PodUid) -> bool:
+        try:
+            pod = await self._read(key)
+        except (KubeError, TimeoutError) as error:
+            log.warning("cannot read pod %s, which therefore counts: %s", key, error)
+            return False
+        return pod is None or pod_uid(pod) != uid or pod.get("status", {}).get("phase") in FINISHED
+
+    async def _read(self, key: PodKey) -> Mapping[str, Any] | None:
+        """The pod, or None when the server says that there is none. Raises KubeError, TimeoutError."""
+        try:
             with anyio.fail_after(self._fetch_s):
                 return await self._kube.pod(key.namespace, key.name)
         except NotFound:
-            return None
-        except (KubeError, TimeoutError) as error:
-            log.warning("cannot read pod %s: %s", key, error)
             return None
 
     def annotate(self, key: PodKey, uid: PodUid, annotations: Mapping[str, str | None]) -> None:

@@ -123,6 +123,10 @@ class FakePods:
         self.fetched.append(key)
         return self.documents.get(key)
 
+    async def is_gone(self, key: PodKey, uid: PodUid) -> bool:
+        document = self.documents.get(key)
+        return document is None or document["metadata"]["uid"] != uid
+
     def annotate(self, key: PodKey, uid: PodUid, annotations: Mapping[str, str | None]) -> None:
         self.patches.append((key.name, dict(annotations)))
         document = self.documents[key]
@@ -170,6 +174,8 @@ class Rig:
     now: list[float]
     settling: anyio.CancelScope
     """Cancelled, the checkpoint is no longer watched."""
+    replace: Callable[[Grants], None]
+    """Let another agent's grants answer the kubelet from now on."""
 
     async def run(self, document: Json) -> None:
         """Admit a pod and start its containers, as a kubelet does."""
@@ -261,7 +267,7 @@ async def rig(tmp_path: Path, strategy: Strategy) -> AsyncIterator[Rig]:
             with settling, DirectoryWatch(kubelet.directory) as changes:
                 while True:
                     if (kubelet.directory / FILE_NAME).exists():
-                        await grants.settle_confirmed()
+                        await plugin.grants.settle_confirmed()
                     await changes.wait(1.0)
 
         tasks.start_soon(serve)
@@ -270,6 +276,11 @@ async def rig(tmp_path: Path, strategy: Strategy) -> AsyncIterator[Rig]:
             await kubelet.registered.wait()
             while not kubelet.devices:
                 await kubelet.listed_changed.wait()
-        yield Rig(tmp_path, podlist, kubelet, api, grants, store, regions, devices, inventory, now, settling)
+
+        def replace(successor: Grants) -> None:
+            whole.grants = plugin.grants = successor
+
+        whole = Rig(tmp_path, podlist, kubelet, api, grants, store, regions, devices, inventory, now, settling, replace)
+        yield whole
         tasks.cancel_scope.cancel()
         podlist.close()

@@ -111,3 +111,15 @@ async def test_fetch(api: FakeApi, writer: PodWriter) -> None:
     assert await writer.fetch(PodKey("default", "gone")) is None
     api.fail("GET", "pods/a", status=500)
     assert await writer.fetch(A) is None
+
+
+async def test_only_the_server_says_that_a_pod_is_gone(api: FakeApi, writer: PodWriter) -> None:
+    assert await writer.is_gone(A, UID)
+    document = api.put("pods", pod("a"))
+    assert not await writer.is_gone(A, UID)
+    assert await writer.is_gone(A, PodUid("uid-older"))
+    api.fail("GET", "pods/a", status=500)
+    assert not await writer.is_gone(A, UID)
+    document["status"]["phase"] = "Succeeded"
+    api.put("pods", document)
+    assert await writer.is_gone(A, UID)
