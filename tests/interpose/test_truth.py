@@ -12,8 +12,8 @@ import pytest
 
 from hami.node._region import Region
 from hami.node.simulated import state_view
+from tests.interpose.build import built
 from tests.interpose.simulation import Simulation
-from tests.interpose.test_driven import _built
 
 MIB = 1 << 20
 LIMIT_MIB = 100
@@ -36,7 +36,7 @@ class Truth:
 @pytest.fixture(scope="module")
 def churn() -> tuple[Path, Path]:
     """The program, and the directory of the library and the driver."""
-    where = _built("")
+    where = built("")
     return where / "driven" / "driven_churn", where
 
 

@@ -1,0 +1,41 @@
+/* Under the library, on the driver beside this file: device 0 has 100 MiB. */
+#include <dlfcn.h>
+#include <string.h>
+
+#include "../driven/driven.h"
+
+int main(void)
+{
+    void *library = dlopen("libcuda.so.1", RTLD_LAZY);
+    CHECK(library);
+    OK(CU(cuInit)(0));
+
+    /* What this driver lacks is absent, also by the names that we export. */
+    CHECK(dlsym(library, "cuMemAllocAsync") == NULL);
+    CHECK(dlsym(RTLD_DEFAULT, "cuMemAllocAsync") == NULL);
+    CHECK(dlsym(library, "cuMemGetInfo_v2") == NULL);
+
+    /* An inner entry is recognised by what was asked for, and limited. */
+    __typeof__(&cuMemAlloc_v2) alloc = NULL;
+    CUdeviceptr address;
+    OK(CU(cuGetProcAddress_v2)("cuMemAlloc", (void **)&alloc, 12000, 0, NULL));
+    OK(alloc(&address, 60 * MIB));
+    CHECK_EQUAL(counted(0), 60);
+    CHECK_EQUAL(alloc(&address, 60 * MIB), CUDA_ERROR_OUT_OF_MEMORY);
+
+    /* A newer ABI than any we know is passed on as it is: another signature must never meet our stand-in. */
+    void *newer = NULL;
+    OK(CU(cuGetProcAddress_v2)("cuMemAlloc", &newer, 99000, 0, NULL));
+    CHECK(newer == dlsym(library, "cuMemAlloc_v9"));
+
+    /* What graphs hold counts from their launch on, once. */
+    OK(CU(cuGraphLaunch)((CUgraphExec)20, NULL));
+    CHECK_EQUAL(counted(0), 80);
+    OK(CU(cuGraphLaunch)((CUgraphExec)20, NULL));
+    CHECK_EQUAL(counted(0), 80);
+    CHECK_EQUAL(alloc(&address, 30 * MIB), CUDA_ERROR_OUT_OF_MEMORY);
+    OK(CU(cuDeviceGraphMemTrim)(0));
+    CHECK_EQUAL(counted(0), 60);
+    OK(alloc(&address, 30 * MIB));
+    return 0;
+}
