@@ -7,6 +7,7 @@ rows and kinds are small integers handed out by `table.py`, which owns the array
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from hami.alloc._mig cimport MOST_KINDS, Grid, PlanTable, WishTable
+from hami.alloc._topology cimport LinkTable
 
 
 cdef enum:
@@ -15,27 +16,28 @@ cdef enum:
     CORDONED = 1
     TYPE_MISMATCH = 2
     NUMA_NOT_FIT = 3
-    UUID_MISMATCH = 4
-    SLOTS_EXHAUSTED = 5
-    EXCLUSIVE_CONFLICT = 6
-    QUOTA = 7
-    NO_MEMORY = 8
-    NO_CORES = 9
-    CORES_EXHAUSTED = 10
-    MIG_INFEASIBLE = 11
-    TOO_FEW_PICKED = 12
-    TOO_FEW_DEVICES = 13
-    UNREGISTERED = 14
-    INVALID_REQUEST = 15
-    WHYS = 16
-    FITS = 17
+    LINKS_NOT_FIT = 4
+    UUID_MISMATCH = 5
+    SLOTS_EXHAUSTED = 6
+    EXCLUSIVE_CONFLICT = 7
+    QUOTA = 8
+    NO_MEMORY = 9
+    NO_CORES = 10
+    CORES_EXHAUSTED = 11
+    MIG_INFEASIBLE = 12
+    TOO_FEW_PICKED = 13
+    TOO_FEW_DEVICES = 14
+    UNREGISTERED = 15
+    INVALID_REQUEST = 16
+    WHYS = 17
+    FITS = 18
 
 
 cdef enum:
     # A tally is a row of int64: the counters above, then these.
-    DEVICES = 16          # cards of the family on the node
-    LARGEST_FREE = 17     # MiB free on the emptiest card that the pod may join
-    TALLY_WIDTH = 18
+    DEVICES = 17          # cards of the family on the node
+    LARGEST_FREE = 18     # MiB free on the emptiest card that the pod may join
+    TALLY_WIDTH = 19
 
 
 cdef enum RowFlag:
@@ -64,7 +66,8 @@ cdef enum NeedRule:
     ONLY_CHOSEN = 4       # only rows marked MARK_CHOSEN
     MUTEX = 8             # only cards nobody uses
     FULL_IS_EXCLUSIVE = 16  # all cores of a card means alone on it
-    LINKED = 32           # choose the best connected cards among all that fit
+    LINKED = 32           # links count before everything else, also between nodes
+    JOINED = 64           # all cards of this need joined by fast links
 
 
 cdef enum Key:
@@ -83,10 +86,6 @@ cdef enum Role:
     APP = 2
 
 
-cdef enum:
-    EXACT = 16            # among so many fitting cards every set is tried
-
-
 cdef struct Need:
     int32_t container     # position in the pod, init containers first
     int32_t role          # `Role`
@@ -96,6 +95,7 @@ cdef struct Need:
     int64_t cores         # percent of each, 0..100
     uint32_t rules        # `NeedRule` bits
     uint32_t keys         # `Key`s of its card policy, four bits each, most significant key lowest
+    uint32_t ranked       # those that count before links, likewise
     int32_t kinds         # where this need's verdicts start in `Ask.verdicts`
     int64_t memory_left   # MiB the namespace may still book of this family, quota; NO_LIMIT = no quota
     int64_t cores_left    # percent, likewise
@@ -119,7 +119,14 @@ cdef struct Joint:
     int32_t[MOST_KINDS] side
 
 
+cdef struct Group:
+    # What a set of cards is worth beside that of another NUMA node.
+    double[8] rank        # by ranked key, summed; lower is better
+    int64_t links         # sum of pair scores; higher is better
+
+
 cdef struct Ranked:
+    int64_t links         # for requests that put links first, the best set's sum of pair scores; else 0
     float score
     uint64_t tie          # mixed from pod and node, so that equal nodes share the load
     int32_t node
@@ -158,7 +165,7 @@ cdef class Rows:
     cdef int32_t[::1] first         # node n owns rows first[n]:first[n] + length[n]
     cdef int32_t[::1] length        # 0 = no such node
     cdef uint64_t[::1] salt         # hash of the name
-    cdef int32_t[::1] links         # where its pair scores start in `pairs`, a square matrix over its rows; -1 = none
+    cdef int32_t[::1] links         # number of the pair scores of its rows, -1 = nothing is known
     cdef uint32_t[::1] seen         # number of the last survey that met the node
     cdef int64_t[::1] sum_slots     # sums over all rows of the node, of every family
     cdef int64_t[::1] sum_slots_used
@@ -166,8 +173,8 @@ cdef class Rows:
     cdef int64_t[::1] sum_memory_used
     cdef int64_t[::1] sum_cores
     cdef int64_t[::1] sum_cores_used
-    # nodes of one build share one matrix
-    cdef int32_t[::1] pairs         # score of row a with row b, higher is closer; 0 = unknown
+    cdef const LinkTable** link_tables  # pair scores by number; nodes of one build share them
+    cdef list linked                # their owners
     cdef const Grid** grids         # profile lists by number
     cdef list profiles              # their owners
     # working space, kept between calls
@@ -179,10 +186,11 @@ cdef class Rows:
     cdef int32_t choices_room
     cdef int32_t* undo              # trial changes, newest last: indices into `choices` to give back
     cdef int32_t undo_length
-    cdef int32_t* trial             # positions of a set of cards being tried, within the collected ones
-    cdef int32_t* best              # the best set so far
-    cdef int64_t best_total         # its sum of pair scores
-    cdef bint best_known
+    cdef int32_t* listed            # positions in `order` of the cards collected for one choice
+    cdef int32_t* spots             # the same cards, as the node's pair scores number them
+    cdef int32_t* chosen            # spots of the best set
+    cdef uint8_t* unused            # by spot: collected
+    cdef int64_t link_value         # pair scores of the set last chosen for a request that puts links first
     cdef int32_t* saved             # `taken` of a node's rows while a pod is tried
     cdef int32_t* slice_rows        # cards in MIG mode that take part in a plan, as the policy prefers them
     cdef int32_t* slice_states
@@ -208,16 +216,12 @@ cdef class Rows:
     cdef bint comes_before(self, int32_t a, int32_t b, uint32_t keys) noexcept nogil
     cdef int32_t sort(self, int32_t node, const Need* need, Ask ask) noexcept nogil
     cdef bint fit_quick(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil
-    cdef bint has_room(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil
+    cdef bint has_room(self, Ask ask, int32_t node, const LinkTable* links, int64_t* tally) noexcept nogil
     cdef int32_t pick(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil
-    cdef int32_t settle(self, int32_t picked, int32_t start, int32_t count) noexcept nogil
-    cdef int64_t pair(self, int32_t node, int32_t a, int32_t b) noexcept nogil
-    cdef int64_t connect(self, int32_t node, int32_t start, int32_t found, int32_t count) noexcept nogil
-    cdef void keep(self, int32_t count, int64_t total) noexcept nogil
-    cdef void extend(
-        self, int32_t node, int32_t start, int32_t found, int32_t count, int32_t depth, int64_t total
-    ) noexcept nogil
-    cdef void grow(self, int32_t node, int32_t start, int32_t found, int32_t count, int32_t seed) noexcept nogil
+    cdef const LinkTable* links_of(self, int32_t node) noexcept nogil
+    cdef bint same_rank(self, int32_t a, int32_t b, uint32_t ranked) noexcept nogil
+    cdef double worth(self, int32_t position, uint32_t key) noexcept nogil
+    cdef bint choose(self, const Need* need, int32_t node, int32_t found, Group* group) noexcept nogil
     cdef int32_t capacity(self, int32_t row, const Need* need) noexcept nogil
     cdef bint has_slices(self, Ask ask, const Need* need, int32_t node) noexcept nogil
     cdef int32_t pick_slices(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil

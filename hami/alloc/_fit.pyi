@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 
 from hami.alloc._mig import Plan, Profiles, Wish
+from hami.alloc._topology import Links
 from hami.model.names import NodeName
 
 NO_LIMIT: int
@@ -13,7 +14,7 @@ class Ask:
     count: int
     def __init__(
         self,
-        needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int]],
+        needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int, int]],
         verdicts: bytes,
         weights: tuple[float, float, float],
         wishes: list[list[Wish | None]],
@@ -53,7 +54,7 @@ class Rows:
         sum_cores: array[int],
         sum_cores_used: array[int],
     ) -> None: ...
-    def attach_pairs(self, pairs: array[int]) -> None: ...
+    def attach_links(self, tables: list[Links | None]) -> None: ...
     def attach_grids(self, profiles: list[Profiles | None]) -> None: ...
     def widen(self, rows: int) -> None: ...
     def book(self, node: int, row: int, slots: int, memory: int, cores: int) -> None: ...

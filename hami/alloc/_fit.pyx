@@ -13,6 +13,7 @@ from hami.alloc._mig cimport (
     MOST_KINDS, MOST_SETS, MOST_SLICES, NO_COST, Grid, Plan, PlanTable, Profiles, Step, Wish, WishTable, divide,
     plan_cost,
 )
+from hami.alloc._topology cimport MOST_EXACT, Links, LinkTable, Pick, best_score, choose_linked, set_score
 
 cdef int64_t NO_LIMIT_C = INT64_MAX
 NO_LIMIT = INT64_MAX
@@ -23,6 +24,7 @@ NUMBERS = {
     "CORDONED": CORDONED,
     "TYPE_MISMATCH": TYPE_MISMATCH,
     "NUMA_NOT_FIT": NUMA_NOT_FIT,
+    "LINKS_NOT_FIT": LINKS_NOT_FIT,
     "UUID_MISMATCH": UUID_MISMATCH,
     "SLOTS_EXHAUSTED": SLOTS_EXHAUSTED,
     "EXCLUSIVE_CONFLICT": EXCLUSIVE_CONFLICT,
@@ -54,6 +56,7 @@ NUMBERS = {
     "MUTEX": MUTEX,
     "FULL_IS_EXCLUSIVE": FULL_IS_EXCLUSIVE,
     "LINKED": LINKED,
+    "JOINED": JOINED,
     "SCORE_UP": SCORE_UP,
     "SCORE_DOWN": SCORE_DOWN,
     "NUMA_UP": NUMA_UP,
@@ -76,6 +79,8 @@ cdef inline uint64_t mix(uint64_t x) noexcept nogil:
 cdef int lowest_first(const void* left, const void* right) noexcept nogil:
     cdef const Ranked* a = <const Ranked*>left
     cdef const Ranked* b = <const Ranked*>right
+    if a.links != b.links:
+        return -1 if a.links > b.links else 1
     if a.score != b.score:
         return -1 if a.score < b.score else 1
     if a.tie != b.tie:
@@ -86,9 +91,20 @@ cdef int lowest_first(const void* left, const void* right) noexcept nogil:
 cdef int highest_first(const void* left, const void* right) noexcept nogil:
     cdef const Ranked* a = <const Ranked*>left
     cdef const Ranked* b = <const Ranked*>right
-    if a.score != b.score:
+    if a.links == b.links and a.score != b.score:
         return -1 if a.score > b.score else 1
     return lowest_first(left, right)
+
+
+cdef bint outranks(const Group* group, const Group* best, const Need* need) noexcept nogil:
+    # Of equal groups the first one stays; where links come first, the last one is taken, as HAMi does.
+    cdef int32_t i
+    for i in range(8):
+        if group.rank[i] != best.rank[i]:
+            return group.rank[i] < best.rank[i]
+    if group.links != best.links:
+        return group.links > best.links
+    return (need.rules & LINKED) != 0
 
 
 cdef class Ask:
@@ -114,7 +130,7 @@ cdef class Ask:
             need = &self.needs[i]
             (
                 need.container, need.role, need.family, need.count, need.memory, need.cores, need.rules, need.keys,
-                need.kinds, need.memory_left, need.cores_left,
+                need.ranked, need.kinds, need.memory_left, need.cores_left,
             ) = needs[i]
             if need.memory_left != NO_LIMIT_C or need.cores_left != NO_LIMIT_C:
                 self.limited = True
@@ -184,8 +200,12 @@ cdef class Rows:
         self.undo = NULL
         self.choices_room = 0
         self.undo_length = 0
-        self.trial = NULL
-        self.best = NULL
+        self.listed = NULL
+        self.spots = NULL
+        self.chosen = NULL
+        self.unused = NULL
+        self.link_tables = NULL
+        self.link_value = 0
         self.grids = NULL
         self.saved = NULL
         self.slice_rows = NULL
@@ -208,8 +228,11 @@ cdef class Rows:
         free(self.slice_costs)
         free(self.slice_sets)
         free(self.pool)
-        free(self.trial)
-        free(self.best)
+        free(self.listed)
+        free(self.spots)
+        free(self.chosen)
+        free(self.unused)
+        free(self.link_tables)
         free(self.order)
         free(self.score)
         free(self.choices)
@@ -238,12 +261,21 @@ cdef class Rows:
         self.sum_memory, self.sum_memory_used = sum_memory, sum_memory_used
         self.sum_cores, self.sum_cores_used = sum_cores, sum_cores_used
 
-    def attach_pairs(self, int32_t[::1] pairs):
-        """As `attach_rows`, for the pair scores of all topologies."""
-        self.pairs = pairs
+    def attach_links(self, list tables):
+        """The pair scores by number, None where a number is free."""
+        cdef Py_ssize_t i
+        cdef const LinkTable** found = <const LinkTable**>calloc(len(tables) + 1, sizeof(LinkTable*))
+        if found == NULL:
+            raise MemoryError
+        for i in range(len(tables)):
+            if tables[i] is not None:
+                found[i] = &(<Links>tables[i]).table
+        free(self.link_tables)
+        self.link_tables = found
+        self.linked = list(tables)
 
     def attach_grids(self, list profiles):
-        """The profile lists by number, None where a number is free; they must outlive the next call."""
+        """The profile lists by number, None where a number is free."""
         cdef Py_ssize_t i
         cdef const Grid** grids = <const Grid**>calloc(len(profiles) + 1, sizeof(Grid*))
         if grids == NULL:
@@ -253,7 +285,7 @@ cdef class Rows:
                 grids[i] = &(<Profiles>profiles[i]).grid
         free(self.grids)
         self.grids = grids
-        self.profiles = profiles
+        self.profiles = list(profiles)
 
     def widen(self, int32_t rows):
         """Make room for nodes of that many rows."""
@@ -267,14 +299,22 @@ cdef class Rows:
         if score == NULL:
             raise MemoryError
         self.score = score
-        cdef int32_t* trial = <int32_t*>realloc(self.trial, rows * sizeof(int32_t))
-        if trial == NULL:
+        cdef int32_t* spots = <int32_t*>realloc(self.spots, rows * sizeof(int32_t))
+        if spots == NULL:
             raise MemoryError
-        self.trial = trial
-        cdef int32_t* best = <int32_t*>realloc(self.best, rows * sizeof(int32_t))
-        if best == NULL:
+        self.spots = spots
+        cdef int32_t* listed = <int32_t*>realloc(self.listed, rows * sizeof(int32_t))
+        if listed == NULL:
             raise MemoryError
-        self.best = best
+        self.listed = listed
+        cdef int32_t* chosen = <int32_t*>realloc(self.chosen, rows * sizeof(int32_t))
+        if chosen == NULL:
+            raise MemoryError
+        self.chosen = chosen
+        cdef uint8_t* unused = <uint8_t*>realloc(self.unused, rows)
+        if unused == NULL:
+            raise MemoryError
+        self.unused = unused
         self.widest = rows
 
     def book(self, int32_t node, int32_t row, int64_t slots, int64_t memory, int64_t cores):
@@ -291,7 +331,8 @@ cdef class Rows:
 
         Answers the fitting nodes as `(name, score)`, best first; the number of the best, or -1; the names of the
         refusing ones with their tallies, `TALLY_WIDTH` int64 each, in the same order; and the unknown names. A name
-        given twice counts once. Equal scores rank by a mix of pod and node, so that equal nodes share the load.
+        given twice counts once. A request that puts links first ranks nodes by those of its set, then by score. Equal
+        nodes rank by a mix of pod and node, so that they share the load.
         """
         cdef Py_ssize_t limit = self.length.shape[0] if candidates is None else len(candidates)
         cdef Py_ssize_t position, fitting = 0, refusing = 0, room = 0
@@ -323,6 +364,7 @@ cdef class Rows:
                         continue
                     self.seen[node] = self.survey_number
                 if self.fit_quick(ask, node, tally):
+                    ranked[fitting].links = self.link_value
                     ranked[fitting].score = self.node_score(node)
                     ranked[fitting].tie = mix(self.salt[node] ^ pod_salt)
                     ranked[fitting].node = node
@@ -347,8 +389,12 @@ cdef class Rows:
 
     cdef bint fit_quick(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil:
         # One need without an order-dependent check fits exactly if enough cards pass, whichever are taken: no sorting.
-        if ask.count == 1 and not ask.limited and not ask.needs[0].rules & NUMA_BIND:
-            return self.has_room(ask, node, tally)
+        cdef const Need* need = &ask.needs[0]
+        cdef const LinkTable* links
+        if ask.count == 1 and not ask.limited and not need.rules & (NUMA_BIND | JOINED):
+            links = self.links_of(node) if need.rules & LINKED and need.count > 1 else NULL
+            if links == NULL or links.cards <= MOST_EXACT:
+                return self.has_room(ask, node, links, tally)
         return self.fit(ask, node, tally) >= 0
 
     def assign(self, Ask ask, int32_t node):
@@ -580,12 +626,15 @@ cdef class Rows:
             n += 1
         return n
 
-    cdef bint has_room(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil:
+    cdef bint has_room(self, Ask ask, int32_t node, const LinkTable* links, int64_t* tally) noexcept nogil:
+        # With `links`, every card is looked at, for the best score that so many of them could have.
         cdef const Need* need = &ask.needs[0]
+        cdef uint32_t unused = 0
         cdef int32_t row, why
         cdef int64_t fitting = 0, devices = 0, cut = 0, room
         cdef bint sliced = False
         cdef uint8_t verdict
+        self.link_value = 0
         memset(tally, 0, TALLY_WIDTH * sizeof(int64_t))
         for row in range(self.first[node], self.first[node] + self.length[node]):
             verdict = ask.verdicts[need.kinds + self.kind[row]]
@@ -611,8 +660,13 @@ cdef class Rows:
                 tally[why] += 1
                 continue
             fitting += 1
-            if fitting == need.count:
+            if links != NULL:
+                unused |= <uint32_t>1 << (row - self.first[node])
+            elif fitting == need.count:
                 return True
+        if links != NULL and fitting >= need.count:
+            self.link_value = max(0, best_score(links, unused, need.count))
+            return True
         tally[DEVICES] = devices
         tally[MIG_INFEASIBLE] += cut
         if need.count > devices and not sliced:
@@ -623,33 +677,45 @@ cdef class Rows:
         return False
 
     cdef int32_t pick(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil:
-        # Choose the cards of one need into choices[picked:picked + count]; answers count, or -1 with the tally.
+        # Choose the cards of one need into choices[picked:picked + count]; answers count, or -1 with the tally. Where
+        # sets of cards have to be weighed against each other, all that fit are collected first.
         cdef const Need* need = &ask.needs[index]
-        cdef bint linked = need.rules & LINKED
-        cdef int32_t position, row, why, found = 0, group = -1, start = picked, best_start = -1
-        cdef int64_t total, best_total = 0
+        cdef const LinkTable* links = self.links_of(node)
+        cdef bint weighed = need.rules & (NUMA_BIND | JOINED | LINKED) or (links != NULL and not links.uniform)
+        cdef int32_t position, row, why, i, found = 0, numa = -1
+        cdef int32_t start = picked + min(need.count, self.widest) if weighed else picked
         cdef uint8_t verdict
+        cdef bint known = False
         cdef Choice* choice
+        cdef Group group, best
         cdef int32_t devices = self.sort(node, need, ask)
+        memset(&best, 0, sizeof(Group))
         memset(tally, 0, TALLY_WIDTH * sizeof(int64_t))
         tally[DEVICES] = devices
-        for position in range(devices - 1, -1, -1):
+        for position in range(devices - 1, -2, -1):
             # choices[start:start + found] are the passing ones of order[position + 1:devices] in this NUMA group.
-            row = self.order[position]
-            verdict = ask.verdicts[need.kinds + self.kind[row]]
-            why = self.barred(row, need, verdict)
-            if why == FITS:
-                if need.rules & NUMA_BIND and self.numa[row] != group:
-                    if linked and found >= need.count:
-                        total = self.connect(node, start, found, need.count)
-                        if best_start < 0 or total >= best_total:
-                            best_start, best_total = self.settle(picked, start, need.count), total
-                        start = picked + need.count
-                    else:
-                        tally[NUMA_NOT_FIT] += found
-                    found = 0
-                    group = self.numa[row]
-                why = self.closed(row, need)
+            if position >= 0:
+                row = self.order[position]
+                verdict = ask.verdicts[need.kinds + self.kind[row]]
+                why = self.barred(row, need, verdict)
+                if why != FITS:
+                    tally[why] += 1
+                    continue
+            if position < 0 or (need.rules & NUMA_BIND and self.numa[row] != numa):
+                if not weighed or found < need.count:
+                    tally[NUMA_NOT_FIT if position >= 0 else TOO_FEW_PICKED] += found
+                elif not self.choose(need, node, found, &group):
+                    tally[LINKS_NOT_FIT] += found
+                elif not known or outranks(&group, &best, need):
+                    known = True
+                    best = group
+                    for i in range(need.count):
+                        self.choices[picked + i] = self.choices[start + self.chosen[i]]
+                if position < 0:
+                    break
+                found = 0
+                numa = self.numa[row]
+            why = self.closed(row, need)
             if why == FITS:
                 tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
                 choice = &self.choices[start + found]
@@ -660,7 +726,7 @@ cdef class Rows:
                 choice.place = -1
                 if ask.limited and not (
                     # While cards are collected, each is judged as if it were the first.
-                    self.within_quota(ask, picked, start + found, 1) if linked
+                    self.within_quota(ask, picked, start + found, 1) if weighed
                     else self.within_quota(ask, picked, start, found + 1)
                 ):
                     why = QUOTA
@@ -669,121 +735,101 @@ cdef class Rows:
             if why != FITS:
                 tally[why] += 1
                 continue
+            self.listed[found] = position
             found += 1
-            if found == need.count and not linked:
+            if found == need.count and not weighed:
                 return found
-        if linked and found >= need.count:
-            total = self.connect(node, start, found, need.count)
-            if best_start < 0 or total >= best_total:
-                best_start = self.settle(picked, start, need.count)
-        if best_start >= 0:
+        if known:
+            self.link_value += best.links if need.rules & LINKED else 0
             if not ask.limited or self.within_quota(ask, picked, picked, need.count):
                 return need.count
             memset(tally, 0, WHYS * sizeof(int64_t))
             tally[QUOTA] = need.count
-            return -1
-        if need.count > devices:
+        elif need.count > devices:
             memset(tally, 0, WHYS * sizeof(int64_t))
             tally[TOO_FEW_DEVICES] = 1
-        elif found:
-            tally[TOO_FEW_PICKED] = found
         return -1
 
-    # Choosing the best connected set. `connect` leaves positions within choices[start:start + found], ascending, in
-    # `best`, and answers the sum of their pair scores; `settle` moves them to where the pod's picks stand.
+    cdef inline const LinkTable* links_of(self, int32_t node) noexcept nogil:
+        if self.links[node] < 0:
+            return NULL
+        return self.link_tables[self.links[node]]
 
-    cdef int32_t settle(self, int32_t picked, int32_t start, int32_t count) noexcept nogil:
-        # Positions ascend and picked <= start, so nothing is overwritten before it is moved.
-        cdef int32_t i
-        for i in range(count):
-            self.choices[picked + i] = self.choices[start + self.best[i]]
-        return picked
+    cdef bint same_rank(self, int32_t a, int32_t b, uint32_t ranked) noexcept nogil:
+        # Positions in `order`: equal in every key that counts before links.
+        cdef int32_t left = self.order[a], right = self.order[b]
+        cdef uint32_t key
+        while ranked:
+            key = ranked & 15
+            ranked >>= 4
+            if key == SCORE_UP or key == SCORE_DOWN:
+                if self.score[a] != self.score[b]:
+                    return False
+            elif key == USED_DOWN:
+                if self.slots_used[left] != self.slots_used[right]:
+                    return False
+            elif self.numa[left] != self.numa[right]:
+                return False
+        return True
 
-    cdef inline int64_t pair(self, int32_t node, int32_t a, int32_t b) noexcept nogil:
-        cdef int32_t first = self.first[node]
-        cdef int32_t left = self.choices[a].row - first, right = self.choices[b].row - first
-        return self.pairs[self.links[node] + left * self.length[node] + right]
-
-    cdef int64_t connect(self, int32_t node, int32_t start, int32_t found, int32_t count) noexcept nogil:
-        cdef int32_t i, j
-        cdef int64_t total
-        self.best_known = False
-        if self.links[node] < 0 or count == found:
-            for i in range(count):
-                self.trial[i] = i
-            total = 0
-            if self.links[node] >= 0:
-                for i in range(count):
-                    for j in range(i):
-                        total += self.pair(node, start + j, start + i)
-            self.keep(count, total)
-            return total
-        if count == 1:
-            # The card whose loss costs the others least: the rest of the node stays well connected.
-            for i in range(found):
-                total = 0
-                for j in range(found):
-                    if j != i:
-                        total -= self.pair(node, start + i, start + j)
-                self.trial[0] = i
-                self.keep(1, total)
-            return 0
-        if found <= EXACT:
-            self.extend(node, start, found, count, 0, 0)
+    cdef bint choose(self, const Need* need, int32_t node, int32_t found, Group* group) noexcept nogil:
+        # The best set among listed[0:found]: `chosen` become places in `listed`, ascending. The cards before the last
+        # one that would be taken by rank are in it, unless they rank like that one: among these, links decide.
+        cdef const LinkTable* links = self.links_of(node)
+        cdef int32_t first = self.first[node], last = need.count - 1, i, place, sure = 0, open_end, n = 0
+        cdef uint32_t ranked
+        cdef Pick pick
+        while sure < last and not self.same_rank(self.listed[sure], self.listed[last], need.ranked):
+            sure += 1
+        open_end = need.count
+        while open_end < found and self.same_rank(self.listed[open_end], self.listed[last], need.ranked):
+            open_end += 1
+        if links == NULL or (links.uniform and not need.rules & JOINED):
+            if need.rules & JOINED and need.count > 1:
+                return False
+            for i in range(need.count):
+                self.chosen[i] = i
         else:
+            memset(self.unused, 0, self.length[node])
             for i in range(found):
-                self.grow(node, start, found, count, i)
-        return self.best_total
-
-    cdef void keep(self, int32_t count, int64_t total) noexcept nogil:
-        # The first of equal sets stays.
-        if not self.best_known or total > self.best_total:
-            memcpy(self.best, self.trial, count * sizeof(int32_t))
-            self.best_total = total
-            self.best_known = True
-
-    cdef void extend(
-        self, int32_t node, int32_t start, int32_t found, int32_t count, int32_t depth, int64_t total
-    ) noexcept nogil:
-        # trial[0:depth] stand; try every ascending completion, in the order in which the cards were met.
-        cdef int32_t i, j
-        cdef int64_t more
-        if depth == count:
-            self.keep(count, total)
-            return
-        for i in range(self.trial[depth - 1] + 1 if depth else 0, found - (count - depth) + 1):
-            more = 0
-            for j in range(depth):
-                more += self.pair(node, start + self.trial[j], start + i)
-            self.trial[depth] = i
-            self.extend(node, start, found, count, depth + 1, total + more)
-
-    cdef void grow(self, int32_t node, int32_t start, int32_t found, int32_t count, int32_t seed) noexcept nogil:
-        # Too many cards for all sets: from one card, add the best connected one at a time.
-        cdef int32_t size = 1, i, j, place, chosen
-        cdef int64_t total = 0, more, most
-        self.trial[0] = seed
-        while size < count:
-            chosen = -1
-            most = 0
+                self.spots[i] = self.order[self.listed[i]] - first
+                self.unused[self.spots[i]] = 1
+            pick.order, pick.sure, pick.open, pick.want = self.spots, sure, open_end - sure, need.count
+            pick.free, pick.joined = self.unused, (need.rules & JOINED) != 0
+            if not choose_linked(links, &pick, self.chosen):
+                # Being joined is a must: then among all, whatever their rank.
+                pick.sure, pick.open = 0, found
+                if not choose_linked(links, &pick, self.chosen):
+                    return False
+            # They come in the order of `listed`.
             for i in range(found):
-                more = 0
-                for j in range(size):
-                    if self.trial[j] == i:
-                        break
-                    more += self.pair(node, start + min(i, self.trial[j]), start + max(i, self.trial[j]))
-                else:
-                    if chosen < 0 or more > most:
-                        chosen, most = i, more
-            total += most
-            # Keep trial[0:size] ascending.
-            place = size
-            while place > 0 and self.trial[place - 1] > chosen:
-                self.trial[place] = self.trial[place - 1]
-                place -= 1
-            self.trial[place] = chosen
-            size += 1
-        self.keep(count, total)
+                if n < need.count and self.chosen[n] == self.spots[i]:
+                    self.chosen[n] = i
+                    n += 1
+        group.links = 0
+        if links != NULL:
+            for i in range(need.count):
+                self.spots[i] = self.order[self.listed[self.chosen[i]]] - first
+            group.links = set_score(links, self.spots, need.count)
+        ranked = need.ranked
+        for n in range(8):
+            group.rank[n] = 0
+            for i in range(need.count if ranked & 15 else 0):
+                place = self.listed[self.chosen[i]]
+                group.rank[n] += self.worth(place, ranked & 15)
+            ranked >>= 4
+        return True
+
+    cdef double worth(self, int32_t position, uint32_t key) noexcept nogil:
+        # What one card adds to its set by a ranked key; lower is better, as the end of the sorted list is.
+        cdef int32_t row = self.order[position]
+        if key == SCORE_UP:
+            return -self.score[position]
+        if key == SCORE_DOWN:
+            return self.score[position]
+        if key == USED_DOWN:
+            return <double>self.slots_used[row]
+        return -self.numa[row] if key == NUMA_UP else self.numa[row]
 
     # Cards in MIG mode: one of them may serve several instances of one need. What a need or a whole pod asks is shared
     # out to the node's cards at the least total cost (`divide`); plain cards of a mixed node count as one each.
@@ -1002,6 +1048,7 @@ cdef class Rows:
     cdef int32_t fit(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil:
         # All needs of the pod; answers the number of choices, or -1. The columns are as before afterwards.
         cdef int32_t i, picked = -1
+        self.link_value = 0
         if not ask.mig:
             return self.walk(ask, NULL, node, tally)
         # An instance of an init container stays when the container has ended: only the end of the trial frees slices.

@@ -92,6 +92,10 @@ cdef class Links:
             fill_joined(table)
         return 0
 
+    def make_ready(self, int32_t want, bint joined):
+        """Fill in the tables for questions about `want` cards, and about joined sets."""
+        self.prepare(want, joined)
+
     @property
     def uniform(self):
         """Whether no set of cards is better linked than another."""
@@ -255,6 +259,15 @@ cdef int32_t best_score(const LinkTable* links, uint32_t unused, int32_t want) n
     if not 0 < want <= links.cards:
         return -1
     return links.best[want][unused]
+
+
+cdef int64_t set_score(const LinkTable* links, const int32_t* cards, int32_t count) noexcept nogil:
+    cdef int32_t i, j
+    cdef int64_t total = 0
+    for i in range(count):
+        for j in range(i):
+            total += links.weight[cards[i] * links.cards + cards[j]]
+    return total
 
 
 cdef bint choose_linked(const LinkTable* links, const Pick* pick, int32_t* chosen) noexcept nogil:

@@ -11,6 +11,7 @@ _PHRASES: Final = {
     Why.CORDONED: "cordoned",
     Why.TYPE_MISMATCH: "of another model or mode than asked",
     Why.NUMA_NOT_FIT: "on another NUMA node",
+    Why.LINKS_NOT_FIT: "not joined by fast links",
     Why.UUID_MISMATCH: "excluded by UUID",
     Why.SLOTS_EXHAUSTED: "with no sharing slot left",
     Why.EXCLUSIVE_CONFLICT: "in use where exclusive use is asked",

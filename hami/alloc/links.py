@@ -1,37 +1,28 @@
-"""Pair scores of the nodes' cards as square matrices, one for all nodes of one build.
+"""Pair scores of the nodes' cards, compiled once for all nodes of one build.
 
-A matrix stands somewhere in one flat array, which the engine sees; what a node keeps is the place. A matrix that no
-node uses any more makes room for the next one of its size.
+Nodes with equal matrices share one number, and by it one set of tables; the tables are filled when the first request
+needs them, and go when the last such node goes.
 """
 
-from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
 
+from hami.alloc import topology
+from hami.alloc._topology import Links as Tables
+from hami.alloc.topology import Matrix
 from hami.model.device import Links
 from hami.model.names import DeviceUuid, NodeName, VendorWord
 
-MOST_CARDS: Final = 128
-"""Cards of a node whose links are kept; no machine has as many, and the matrix grows with the square."""
 
-
-@dataclass(slots=True)
-class _Shared:
-    place: int
-    size: int
-    users: int = 0
-
-
-class LinkMatrices:
-    """Hands out places of matrices by content."""
+class LinkTables:
+    """Hands out numbers of matrices by content."""
 
     def __init__(self) -> None:
-        self.pairs = array("i", [0])
-        """All matrices one after another; replaced by a larger array when it grows."""
-        self._shared: dict[bytes, _Shared] = {}
-        self._of_node: dict[NodeName, bytes] = {}
-        self._free: dict[int, list[int]] = {}
+        self.tables: list[Tables | None] = []
+        """By number, None where a number is free."""
+        self._users: list[int] = []
+        self._numbers: dict[Matrix, int] = {}
+        self._of_node: dict[NodeName, Matrix] = {}
+        self._ready: set[tuple[int, bool]] = set()
 
     def connect(
         self,
@@ -39,52 +30,54 @@ class LinkMatrices:
         cards: Sequence[tuple[VendorWord, DeviceUuid]],
         links: Mapping[VendorWord, Links],
     ) -> int:
-        """Where the matrix of a node's cards stands, in the order given, or -1 when nothing is known of them."""
-        matrix = _matrix(cards, links)
-        if not any(matrix):
+        """The number of the matrix of a node's cards, in the order given, or -1 when nothing is known of them.
+
+        Cards of different families are not linked.
+        """
+        scores = _matrix(cards, links)
+        if scores is None:
             return -1
-        key = matrix.tobytes()
-        if key not in self._shared:
-            self._shared[key] = _Shared(self._claim(matrix), len(matrix))
-        self._shared[key].users += 1
-        self._of_node[name] = key
-        return self._shared[key].place
+        number = self._numbers.get(scores)
+        if number is None:
+            number = next((i for i, known in enumerate(self.tables) if known is None), len(self.tables))
+            if number == len(self.tables):
+                self.tables.append(None)
+                self._users.append(0)
+            self.tables[number] = topology.compiled(scores)
+            self._numbers[scores] = number
+            self._ready.clear()
+        self._users[number] += 1
+        self._of_node[name] = scores
+        return number
 
     def disconnect(self, name: NodeName) -> None:
         """The node is gone, or comes again with other cards."""
-        key = self._of_node.pop(name, None)
-        if key is None:
+        scores = self._of_node.pop(name, None)
+        if scores is None:
             return
-        shared = self._shared[key]
-        shared.users -= 1
-        if not shared.users:
-            del self._shared[key]
-            self._free.setdefault(shared.size, []).append(shared.place)
+        number = self._numbers[scores]
+        self._users[number] -= 1
+        if not self._users[number]:
+            del self._numbers[scores]
+            self.tables[number] = None
 
-    def _claim(self, matrix: "array[int]") -> int:
-        if free := self._free.get(len(matrix)):
-            place = free.pop()
-            self.pairs[place : place + len(matrix)] = matrix
-            return place
-        place = len(self.pairs)
-        self.pairs = self.pairs + matrix
-        return place
+    def prepare(self, want: int, joined: bool) -> None:
+        """Fill in what a request for so many cards looks up."""
+        if (want, joined) not in self._ready:
+            for tables in self.tables:
+                if tables is not None:
+                    tables.make_ready(want, joined)
+            self._ready.add((want, joined))
 
 
-def _matrix(cards: Sequence[tuple[VendorWord, DeviceUuid]], links: Mapping[VendorWord, Links]) -> "array[int]":
-    """Pair scores row by row; empty when there are none, or too many cards."""
-    size = len(cards)
-    if not links or size > MOST_CARDS:
-        return array("i")
-    matrix = array("i", bytes(4 * size * size))
-    position = {card: i for i, card in enumerate(cards)}
+def _matrix(cards: Sequence[tuple[VendorWord, DeviceUuid]], links: Mapping[VendorWord, Links]) -> Matrix | None:
+    if not links or len(cards) > topology.MOST_CARDS:
+        return None
+    rows = [[0] * len(cards) for _ in cards]
     for vendor, known in links.items():
-        for uuid, row in known.scores:
-            left = position.get((vendor, uuid))
-            if left is None:
-                continue
-            for other, score in row:
-                right = position.get((vendor, other), left)
-                if right != left:
-                    matrix[left * size + right] = score
-    return matrix
+        places = [i for i, (family, _) in enumerate(cards) if family == vendor]
+        scores = topology.matrix([cards[i][1] for i in places], known)
+        for i, row in zip(places, scores or (), strict=False):
+            for j, score in zip(places, row, strict=True):
+                rows[i][j] = score
+    return tuple(map(tuple, rows)) if any(map(any, rows)) else None

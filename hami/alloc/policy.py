@@ -28,32 +28,35 @@ class CardPolicy:
 
     keys: tuple[SortKey, ...]
     """Most significant first, ascending; complete ties stand in order of driver index, then UUID."""
+    ranked: tuple[SortKey, ...]
+    """Those of the keys that count before the links between cards; the others only order what is still equal."""
     mutex: bool = False
     """Only cards nobody uses."""
     linked: bool = False
-    """The best connected cards among all that fit; the order decides between equal sets."""
+    """The best connected cards among all that fit, whatever their use; nodes rank by their links first."""
 
 
 def card_policy(text: str, *, numa_bind: bool) -> CardPolicy:
     """The order for a card policy: one word, or a comma list whose words are applied as written.
 
     In a list `mutex` filters and `topology-aware` selects, without being sort keys. `numa_bind` puts the NUMA node
-    first, so that the cards of one NUMA node are tried together.
+    first, so that the cards of one NUMA node are tried together; which node is best is then decided by the other keys.
     """
     words = tuple(word for piece in text.split(",") if (word := piece.strip()))
     mutex, linked = "mutex" in words, "topology-aware" in words
     if "," in text or words == ("numa",):
-        chain = tuple(_CHAIN[word] for word in words if word in _CHAIN) or (SortKey.SCORE_DOWN, SortKey.NUMA_UP)
-        if numa_bind:
-            chain = (SortKey.NUMA_UP, *chain)
-        return CardPolicy(keys=tuple(dict.fromkeys(chain)), mutex=mutex, linked=linked)
+        written = tuple(dict.fromkeys(_CHAIN[word] for word in words if word in _CHAIN))
+        chain = written or (SortKey.SCORE_DOWN, SortKey.NUMA_UP)
+        keys = tuple(dict.fromkeys((SortKey.NUMA_UP, *chain))) if numa_bind else chain
+        ranked = written or (SortKey.SCORE_DOWN,)
+        return CardPolicy(keys=keys, ranked=() if linked else ranked, mutex=mutex, linked=linked)
     if mutex:
-        return CardPolicy(keys=(SortKey.USED_DOWN, SortKey.NUMA_UP), mutex=True)
+        return CardPolicy(keys=(SortKey.USED_DOWN, SortKey.NUMA_UP), ranked=(SortKey.USED_DOWN,), mutex=True)
+    score, numa = SortKey.SCORE_DOWN, SortKey.NUMA_UP
     if words == ("binpack",):
-        keys = (SortKey.NUMA_DOWN, SortKey.SCORE_UP) if numa_bind else (SortKey.SCORE_UP, SortKey.NUMA_UP)
-    else:
-        keys = (SortKey.NUMA_UP, SortKey.SCORE_DOWN) if numa_bind else (SortKey.SCORE_DOWN, SortKey.NUMA_UP)
-    return CardPolicy(keys=keys, linked=linked)
+        score, numa = SortKey.SCORE_UP, SortKey.NUMA_DOWN if numa_bind else SortKey.NUMA_UP
+    keys = (numa, score) if numa_bind else (score, numa)
+    return CardPolicy(keys=keys, ranked=() if linked else (score,), linked=linked)
 
 
 def spreads_nodes(text: str) -> bool:

@@ -23,6 +23,7 @@ CARD_POLICIES: Final = POLICIES | {"mutex", "numa", "topology-aware"}
 """Words of the card policy, alone or in a comma list; other words act as `spread`."""
 
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_MUSTS: Final = frozenset({"numa", "link"})
 _MATCHES_NOTHING: Final = "\0"
 """Stands in an allow list that was written but names nothing (`,`): no model or UUID contains it."""
 _WEIGHTS: Final = ("slot", "core", "memory")
@@ -132,14 +133,25 @@ def read_need(container: Container, vendor: Vendor) -> Need | None:
 
 def read_selection(notes: Mapping[str, str], select: SelectKeys) -> Selection:
     """Which devices of a family a pod accepts, by its annotations."""
+    musts = read_musts(notes)
     return Selection(
         type_in=_listed(notes, select.type_in, allow=True),
         type_out=_listed(notes, select.type_out, allow=False),
         uuid_in=frozenset(map(DeviceUuid, _listed(notes, select.uuid_in, allow=True))),
         uuid_out=frozenset(map(DeviceUuid, _listed(notes, select.uuid_out, allow=False))),
         mode=notes.get(select.mode) if select.mode else None,
-        numa_bind=bool(select.numa_bind) and notes.get(select.numa_bind) in _TRUE,
+        numa_bind="numa" in musts or (bool(select.numa_bind) and notes.get(select.numa_bind) in _TRUE),
+        link_bind="link" in musts,
     )
+
+
+def read_musts(notes: Mapping[str, str]) -> frozenset[str]:
+    """What of the devices' topology is a must: `numa`, `link` or both. A word nobody knows cannot be guaranteed."""
+    text = notes.get(keys.TOPOLOGY_REQUIRE, "")
+    words = frozenset(word for piece in text.split(",") if (word := piece.strip()))
+    if words - _MUSTS:
+        raise RequestError(f"metadata.annotations[{keys.TOPOLOGY_REQUIRE}]", "numa, link or numa,link", text)
+    return words
 
 
 def read_weights(notes: Mapping[str, str]) -> tuple[int, int, int]:

@@ -13,9 +13,9 @@ from hashlib import blake2b
 from typing import Final
 
 from hami.alloc._fit import NO_LIMIT, NUMBERS, Ask, Rows
-from hami.alloc.links import LinkMatrices
+from hami.alloc.links import LinkTables
 from hami.alloc.mig import CardProfiles
-from hami.alloc.policy import CardPolicy, card_policy
+from hami.alloc.policy import CardPolicy, SortKey, card_policy
 from hami.alloc.slices import Grids, SliceNeed, Taken, Wishes
 from hami.model.claim import ANY_DEVICE, Assignment, MigReservation, Percent, PodRequest, Role, Selection, Share
 from hami.model.device import MIG, Device, Links
@@ -89,7 +89,7 @@ class Table:
         self._free_blocks: dict[int, list[int]] = {}
         self._rows_by_uuid: dict[DeviceUuid, tuple[int, ...]] = {}
         self._kinds: dict[_Kind, int] = {}
-        self.links = LinkMatrices()
+        self.links = LinkTables()
         self.grids = Grids()
         self._cut: set[NodeName] = set()
         self._verdicts: dict[tuple[VendorWord, Selection, bool], bytes] = {}
@@ -111,7 +111,7 @@ class Table:
         )
         for row, card in enumerate(cards, first):
             self._write(row, card)
-        self.rows.attach_pairs(self.links.pairs)
+        self.rows.attach_links(self.links.tables)
         self.rows.attach_grids(self.grids.native)
         if any(card.device.mode == MIG for card in cards):
             self._cut.add(name)
@@ -192,7 +192,7 @@ class Table:
         """A request as the engine reads it. `left` is what quotas still allow, (MiB, cores) by family."""
         verdicts = b""
         offsets: dict[VendorWord, int] = {}
-        needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int]] = []
+        needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int, int]] = []
         sliced: list[SliceNeed | None] = []
         together = True
         for container, asking in enumerate(request.containers):
@@ -204,7 +204,9 @@ class Table:
                 policy = card_policy(card_policy_word, numa_bind=selection.numa_bind)
                 memory_left, cores_left = left.get(need.vendor, (None, None))
                 by_percent = isinstance(need.memory, Percent)
-                has_mig = Rule.MIG in registry[need.vendor].rules
+                self.links.prepare(need.count if policy.linked else 1, selection.link_bind)
+                # Instances have no links, so several joined ones are not to be had.
+                has_mig = Rule.MIG in registry[need.vendor].rules and not (selection.link_bind and need.count > 1)
                 sliced.append(
                     SliceNeed(container, asking.role, need.memory, need.cores, need.count) if has_mig else None
                 )
@@ -218,7 +220,8 @@ class Table:
                         min(need.memory.amount, LARGEST),
                         need.cores,
                         _rules(selection, registry[need.vendor].rules, by_percent=by_percent, policy=policy),
-                        sum(key << 4 * place for place, key in enumerate(policy.keys)),
+                        _packed(policy.keys),
+                        _packed(policy.ranked),
                         offsets[need.vendor],
                         NO_LIMIT if memory_left is None else memory_left,
                         NO_LIMIT if cores_left is None else cores_left,
@@ -373,6 +376,10 @@ def _judge(kind: _Kind, vendor: VendorWord, selection: Selection, request_scored
     return verdict
 
 
+def _packed(keys: Sequence[SortKey]) -> int:
+    return sum(key << 4 * place for place, key in enumerate(keys))
+
+
 def _rules(selection: Selection, rules: Rule, *, by_percent: bool, policy: CardPolicy) -> int:
     chosen = {
         "BY_PERCENT": by_percent,
@@ -380,6 +387,7 @@ def _rules(selection: Selection, rules: Rule, *, by_percent: bool, policy: CardP
         "ONLY_CHOSEN": bool(selection.uuid_in),
         "MUTEX": policy.mutex or Rule.SHARED not in rules,
         "LINKED": policy.linked,
+        "JOINED": selection.link_bind,
         "FULL_IS_EXCLUSIVE": Rule.FULL_CORES_IS_EXCLUSIVE in rules,
     }
     return sum(NUMBERS[name] for name, holds in chosen.items() if holds)

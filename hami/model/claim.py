@@ -77,6 +77,9 @@ class Selection:
     mode: str | None = None
     """`nvidia.com/vgpu-mode` as written; a card fits when its mode is contained in it."""
     numa_bind: bool = False
+    """All cards of a container on one NUMA node."""
+    link_bind: bool = False
+    """All cards of a container joined to each other by fast links."""
 
 
 ANY_DEVICE = Selection()
@@ -160,18 +163,19 @@ class Why(enum.IntEnum):
     CORDONED = 1
     TYPE_MISMATCH = 2
     NUMA_NOT_FIT = 3
-    UUID_MISMATCH = 4
-    SLOTS_EXHAUSTED = 5
-    EXCLUSIVE_CONFLICT = 6
-    QUOTA = 7
-    NO_MEMORY = 8
-    NO_CORES = 9
-    CORES_EXHAUSTED = 10
-    MIG_INFEASIBLE = 11
-    TOO_FEW_PICKED = 12
-    TOO_FEW_DEVICES = 13
-    UNREGISTERED = 14
-    INVALID_REQUEST = 15
+    LINKS_NOT_FIT = 4
+    UUID_MISMATCH = 5
+    SLOTS_EXHAUSTED = 6
+    EXCLUSIVE_CONFLICT = 7
+    QUOTA = 8
+    NO_MEMORY = 9
+    NO_CORES = 10
+    CORES_EXHAUSTED = 11
+    MIG_INFEASIBLE = 12
+    TOO_FEW_PICKED = 13
+    TOO_FEW_DEVICES = 14
+    UNREGISTERED = 15
+    INVALID_REQUEST = 16
 
     @property
     def word(self) -> str:
@@ -183,6 +187,7 @@ _WORDS: Mapping[Why, str] = {
     Why.CORDONED: "CardCordoned",
     Why.TYPE_MISMATCH: "CardTypeMismatch",
     Why.NUMA_NOT_FIT: "NumaNotFit",
+    Why.LINKS_NOT_FIT: "LinksNotFit",
     Why.UUID_MISMATCH: "CardUuidMismatch",
     Why.SLOTS_EXHAUSTED: "CardTimeSlicingExhausted",
     Why.EXCLUSIVE_CONFLICT: "ExclusiveDeviceAllocateConflict",

@@ -7,6 +7,7 @@ because kube-scheduler may evict other pods on the strength of it.
 
 import logging
 from collections.abc import Iterable, Mapping
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from hami.alloc import record
@@ -108,9 +109,13 @@ class Extender:
             self._counters.filtered()
             again = [hold.record.node]
             return wire.write_filter_result(node_names=again, nodes=only(call, again), failed=None, error="")
-        self._holds.release(request.uid)
-        self._holds.expire(self._clock.monotonic())
+        if self._holds.is_gone(request.uid):
+            self._counters.filtered("pod_not_found")
+            return error_answer(f"pod {request.key} has ended or was deleted")
+        freed = self._holds.release(request.uid) + self._holds.expire(self._clock.monotonic())
         verdict = self._place(request, names)
+        if freed:
+            self._waiting.room()
         match verdict:
             case Placed():
                 return self._placed(call, request, verdict, subject)
@@ -212,11 +217,14 @@ class Extender:
 
 
 def priorities(scores: tuple[tuple[NodeName, float], ...]) -> dict[NodeName, int]:
-    """Scores in ranked order as 0..10: equal scores are equal, the best is 10, the worst 0 unless all are best."""
-    levels = list(dict.fromkeys(score for _, score in scores))
-    step = {score: position for position, score in enumerate(levels)}
-    last = max(1, len(levels) - 1)
-    return {name: BEST - BEST * step[score] // last for name, score in scores}
+    """Scores in ranked order as 0..10: equal neighbors are equal, the best is 10, the worst 0 unless all are best.
+
+    The rank counts, not the score's size: where links come first, a lower score may rank higher.
+    """
+    steps = [int(score != before) for (_, before), (_, score) in pairwise(scores)]
+    levels = list(accumulate(steps, initial=0))
+    last = max(1, levels[-1])
+    return {name: BEST - BEST * level // last for (name, _), level in zip(scores, levels, strict=False)}
 
 
 def candidates(call: FilterCall) -> tuple[NodeName, ...]:

@@ -29,6 +29,7 @@ from hami.model.names import DeviceUuid, NodeName, PodUid, VendorWord
 from hami.model.vendor import Registry, Rule
 
 Key = tuple[VendorWord, DeviceUuid]
+Scores = dict[tuple[DeviceUuid, DeviceUuid], int]
 Limits = Mapping[VendorWord, tuple[int | None, int | None]]
 
 
@@ -114,6 +115,7 @@ def decide(
     assignments: dict[NodeName, Assignment] = {}
     refusals: dict[NodeName, NodeRefusal] = {}
     scores: dict[NodeName, float] = {}
+    links: dict[NodeName, int] = {}
     trial = Trial(request, registry, request.card_policy or card_policy, limits, namespace_usage(pods), request_scored)
     for record in nodes:
         node = Node(record, unsound=unsound(record, pods))
@@ -133,8 +135,9 @@ def decide(
             refusals[record.name] = answer
         else:
             assignments[record.name] = answer
+            links[record.name] = trial.link_value
     sign = 1 if (request.node_policy or node_policy).strip() == "spread" else -1
-    ranked = sorted(assignments, key=lambda name: (sign * scores[name], tie(request.uid, name)))
+    ranked = sorted(assignments, key=lambda name: (-links[name], sign * scores[name], tie(request.uid, name)))
     return Verdict(assignments, refusals, [(name, scores[name]) for name in ranked])
 
 
@@ -186,6 +189,23 @@ def tie(uid: PodUid, node: NodeName) -> int:
     return x ^ (x >> 31)
 
 
+def uniform(scores: Scores) -> bool:
+    """No pair of cards is linked better than another; also when nothing is known."""
+    return len({score for (a, b), score in scores.items() if a != b}) < 2
+
+
+def link_sum(cards: Sequence[Device], scores: Scores) -> int:
+    return sum(scores[a.uuid, b.uuid] for a, b in combinations(cards, 2))
+
+
+def rest(cards: Sequence[Device], scores: Scores) -> int:
+    """What the best pair, quad and octet of these cards are worth, an average link counting alike in each."""
+    return sum(
+        weight * max((link_sum(group, scores) for group in combinations(cards, size)), default=0)
+        for size, weight in ((2, 84), (4, 14), (8, 3))
+    )
+
+
 @dataclass
 class Trial:
     """One request, to be tried on one node after the other."""
@@ -196,8 +216,11 @@ class Trial:
     limits: Limits
     in_namespace: Mapping[tuple[str, VendorWord], Used]
     request_scored: bool
+    link_value: int = 0
+    """Pair scores of what was chosen last, for requests that put links first."""
 
     def on(self, node: Node) -> Assignment | NodeRefusal:
+        self.link_value = 0
         containers = self.request.containers
         segments: dict[VendorWord, list[tuple[Share, ...]]] = {
             need.vendor: [()] * len(containers) for container in containers for need in container.needs
@@ -234,10 +257,11 @@ class Trial:
         def count(why: Why, by: int = 1) -> None:
             counts[why] = counts.get(why, 0) + by
 
-        linked = "topology-aware" in self.words()
-        picked: list[Share] = []
-        best: list[Share] | None = None
-        group: int | None = None
+        scores = self.scores(node)
+        weighed = selection.numa_bind or selection.link_bind or "topology-aware" in self.words() or not uniform(scores)
+        # Runs of one NUMA node in the order of visits; a card that is not free may end one.
+        groups: list[list[Device]] = [[]]
+        numa: int | None = None
         for device in reversed(self.in_order(node, need, selection, cards)):
             used = node.of(need.vendor, device)
             if not device.healthy or device.uuid in node.unsound:
@@ -249,13 +273,10 @@ class Trial:
             if not self.accepts(selection, device):
                 count(Why.TYPE_MISMATCH)
                 continue
-            if selection.numa_bind and device.numa != group:
-                if linked and len(picked) >= need.count:
-                    best = self.better(node, need, best, picked)
-                elif picked:
-                    count(Why.NUMA_NOT_FIT, len(picked))
-                picked = []
-                group = device.numa
+            if selection.numa_bind and device.numa != numa:
+                groups.append([])
+                numa = device.numa
+            group = groups[-1]
             if (selection.uuid_in and device.uuid not in selection.uuid_in) or device.uuid in selection.uuid_out:
                 count(Why.UUID_MISMATCH)
                 continue
@@ -267,42 +288,97 @@ class Trial:
                 count(Why.EXCLUSIVE_CONFLICT)
                 continue
             largest_free = max(largest_free, device.memory_mib - used.memory)
-            share = self.share(need, device)
-            why = self.room(node, position, need, device, [share] if linked else [*picked, share], segments)
+            others = [] if weighed else [self.share(need, other) for other in group]
+            why = self.room(node, position, need, device, [*others, self.share(need, device)], segments)
             if why is not None:
                 count(why)
                 continue
-            picked.append(share)
-            if len(picked) == need.count and not linked:
-                return tuple(picked)
-        if linked and len(picked) >= need.count:
-            best = self.better(node, need, best, picked)
+            group.append(device)
+            if len(group) == need.count and not weighed:
+                return tuple(self.share(need, taken) for taken in group)
+        best: tuple[Device, ...] | None = None
+        for group in groups:
+            if len(group) < need.count:
+                if group:
+                    count(Why.TOO_FEW_PICKED if group is groups[-1] else Why.NUMA_NOT_FIT, len(group))
+            elif (found := self.choose(node, need, selection, group, scores)) is None:
+                count(Why.LINKS_NOT_FIT, len(group))
+            elif best is None or self.outranks(node, need, selection, found, best, scores):
+                best = found
         if best is not None:
-            if self.within_quota(position, need, best, segments):
-                return tuple(best)
-            return NodeRefusal(counts={Why.QUOTA: need.count}, devices=len(cards), largest_free_mib=largest_free)
-        if need.count > len(cards):
+            if "topology-aware" in self.words():
+                self.link_value += link_sum(best, scores)
+            shares = tuple(self.share(need, device) for device in best)
+            if self.within_quota(position, need, shares, segments):
+                return shares
+            counts = {Why.QUOTA: need.count}
+        elif need.count > len(cards):
             counts = {Why.TOO_FEW_DEVICES: 1}
-        elif picked:
-            count(Why.TOO_FEW_PICKED, len(picked))
         return NodeRefusal(counts=counts, devices=len(cards), largest_free_mib=largest_free)
 
-    def better(self, node: Node, need: Need, best: list[Share] | None, picked: list[Share]) -> list[Share]:
-        """The best connected of all sets, the first of equals; a later NUMA group wins over an equal earlier one."""
-        sets = list(combinations(picked, need.count))
-        if need.count == 1 and len(picked) > 1:
-            rest = [sum(self.link(node, need, one, other) for other in picked if other is not one) for (one,) in sets]
-            return list(sets[rest.index(min(rest))]) if best is None or self.total(node, need, best) <= 0 else best
-        totals = [self.total(node, need, each) for each in sets]
-        found = sets[totals.index(max(totals))]
-        return list(found) if best is None or max(totals) >= self.total(node, need, best) else best
+    def scores(self, node: Node) -> Scores:
+        """Pair scores of all the node's cards; both ends of a pair must tell it."""
+        found: Scores = {}
+        known = {inventory.vendor: inventory.links for inventory in node.record.inventories}
+        for vendor, a in node.cards(self.registry):
+            for other, b in node.cards(self.registry):
+                links = known[vendor] if vendor == other else None
+                told = 0 if links is None else min(links.score(a.uuid, b.uuid), links.score(b.uuid, a.uuid))
+                found[a.uuid, b.uuid] = 0 if a.uuid == b.uuid else max(0, told)
+        return found
 
-    def total(self, node: Node, need: Need, cards: Sequence[Share]) -> int:
-        return sum(self.link(node, need, a, b) for a, b in combinations(cards, 2))
+    def choose(
+        self, node: Node, need: Need, selection: Selection, group: Sequence[Device], scores: Scores
+    ) -> tuple[Device, ...] | None:
+        """The best linked of the sets that rank best, the one that leaves the best rest, the first of equals."""
 
-    def link(self, node: Node, need: Need, a: Share, b: Share) -> int:
-        links = next(i.links for i in node.record.inventories if i.vendor == need.vendor)
-        return 0 if links is None else links.score(a.uuid, b.uuid)
+        def joined(cards: Sequence[Device]) -> bool:
+            reached, ahead = {cards[0].uuid}, [cards[0]]
+            while ahead:
+                here = ahead.pop()
+                for card in cards:
+                    if card.uuid not in reached and link_sum((here, card), scores) >= 100:
+                        reached.add(card.uuid)
+                        ahead.append(card)
+            return len(reached) == len(cards)
+
+        sets = list(combinations(group, need.count))
+        ranks = [self.rank(node, need, selection, device) for device in group[: need.count]]
+        best_ranked = [s for s in sets if [self.rank(node, need, selection, d) for d in s] == ranks]
+        for these in (best_ranked, sets):
+            allowed = [s for s in these if not selection.link_bind or joined(s)]
+            if allowed:
+                return max(allowed, key=lambda s: (link_sum(s, scores), rest([d for d in group if d not in s], scores)))
+        return None
+
+    def rank(self, node: Node, need: Need, selection: Selection, device: Device) -> tuple[float, ...]:
+        """What counts before links, lower first."""
+        score, words = self.card_score(node, need, device), self.words()
+        if "topology-aware" in words:
+            return ()
+        chain = {"binpack": -score, "spread": score, "numa": -device.numa}
+        if "," in self.card_policy or words == ["numa"]:
+            return tuple(chain[word] for word in dict.fromkeys(words) if word in chain) or (score,)
+        if words == ["mutex"]:
+            return (node.of(need.vendor, device).slots,)
+        return (-score,) if words == ["binpack"] else (score,)
+
+    def outranks(
+        self,
+        node: Node,
+        need: Need,
+        selection: Selection,
+        found: Sequence[Device],
+        best: Sequence[Device],
+        scores: Scores,
+    ) -> bool:
+        """Whether a NUMA group's set is better than that of an earlier group."""
+
+        def worth(cards: Sequence[Device]) -> tuple[float, ...]:
+            ranks = [self.rank(node, need, selection, device) for device in cards]
+            return (*(sum(values) for values in zip(*ranks, strict=True)), -link_sum(cards, scores))
+
+        return worth(found) < worth(best) or ("topology-aware" in self.words() and worth(found) == worth(best))
 
     def room(
         self,

@@ -4,7 +4,7 @@ Each case is a row that a reader can check by head; the mass of combinations is 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -224,7 +224,9 @@ TWO_BY_TWO = [
         ("spread", 2, True, "32"),
         ("binpack", 2, True, "10"),
         ("binpack", 3, True, Why.NUMA_NOT_FIT),
-        ("binpack,numa", 2, True, "23"),
+        # The NUMA node only groups; which group is best is for the written words to say.
+        ("binpack,numa", 2, True, "10"),
+        ("numa,binpack", 2, True, "23"),
     ],
 )
 def test_card_order(policy: str, count: int, numa_bind: bool, want: str | Why) -> None:
@@ -417,24 +419,27 @@ def test_quota(request_: PodRequest, hard: Mapping[str, str], fits: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "numa_bind", "keys", "rules"),
+    ("text", "numa_bind", "keys", "ranked", "rules"),
     [
-        ("binpack", False, "SCORE_UP NUMA_UP", ""),
-        ("binpack", True, "NUMA_DOWN SCORE_UP", ""),
-        ("spread", True, "NUMA_UP SCORE_DOWN", ""),
-        ("topology-aware", False, "SCORE_DOWN NUMA_UP", "linked"),
-        ("binpack, topology-aware,mutex", False, "SCORE_UP", "mutex linked"),
-        ("mutex", True, "USED_DOWN NUMA_UP", "mutex"),
-        ("numa", False, "NUMA_UP", ""),
-        ("numa,numa,binpack", False, "NUMA_UP SCORE_UP", ""),
-        ("binpack,numa,spread", True, "NUMA_UP SCORE_UP SCORE_DOWN", ""),
-        ("mutex,foo", False, "SCORE_DOWN NUMA_UP", "mutex"),
-        (",", True, "NUMA_UP SCORE_DOWN", ""),
+        ("binpack", False, "SCORE_UP NUMA_UP", "SCORE_UP", ""),
+        ("binpack", True, "NUMA_DOWN SCORE_UP", "SCORE_UP", ""),
+        ("spread", True, "NUMA_UP SCORE_DOWN", "SCORE_DOWN", ""),
+        ("topology-aware", False, "SCORE_DOWN NUMA_UP", "", "linked"),
+        ("binpack, topology-aware,mutex", False, "SCORE_UP", "", "mutex linked"),
+        ("mutex", True, "USED_DOWN NUMA_UP", "USED_DOWN", "mutex"),
+        ("numa", False, "NUMA_UP", "NUMA_UP", ""),
+        ("numa,numa,binpack", False, "NUMA_UP SCORE_UP", "NUMA_UP SCORE_UP", ""),
+        ("binpack,numa,spread", True, "NUMA_UP SCORE_UP SCORE_DOWN", "SCORE_UP NUMA_UP SCORE_DOWN", ""),
+        ("mutex,foo", False, "SCORE_DOWN NUMA_UP", "SCORE_DOWN", "mutex"),
+        (",", True, "NUMA_UP SCORE_DOWN", "SCORE_DOWN", ""),
     ],
 )
-def test_policy_words(text: str, numa_bind: bool, keys: str, rules: str) -> None:
+def test_policy_words(text: str, numa_bind: bool, keys: str, ranked: str, rules: str) -> None:
     want = CardPolicy(
-        keys=tuple(SortKey[key] for key in keys.split()), mutex="mutex" in rules, linked="linked" in rules
+        keys=tuple(SortKey[key] for key in keys.split()),
+        ranked=tuple(SortKey[key] for key in ranked.split()),
+        mutex="mutex" in rules,
+        linked="linked" in rules,
     )
     assert card_policy(text, numa_bind=numa_bind) == want
 
@@ -517,15 +522,75 @@ def test_nodes_of_one_build_share_their_links() -> None:
     ledger = linked(4, LINE)
     record = ledger.node(NodeName("n"))
     assert record is not None
-    size = len(ledger.table.links.pairs)
+    tables = ledger.table.links.tables
     for i in range(5):
         ledger.put_node(NodeRecord(name=NodeName(f"m{i}"), inventories=record.inventories))
-    assert len(ledger.table.links.pairs) == size
+    assert len(tables) == 1
     for i in range(5):
         ledger.drop_node(NodeName(f"m{i}"))
+    assert tables[0] is not None
     ledger.drop_node(NodeName("n"))
+    assert tables == [None], "nobody needs them any more"
     ledger.put_node(record)
-    assert len(ledger.table.links.pairs) == size
+    assert len(tables) == 1
+
+
+def test_links_decide_among_cards_that_rank_alike() -> None:
+    # Of idle cards, `spread` takes the best connected pair; a card in use is not idle, whatever its links.
+    answer = place_on(linked(4, LINE), ask(Mib(1000), count=2), NodeName("n"), card_policy="spread")
+    assert [uuid for uuid, _, _ in held(answer)[0]] == ["n-2", "n-1"]
+    ledger = cluster({"n": [Card(), Card(used=((1000, 0),)), Card(), Card()]})
+    record = ledger.node(NodeName("n"))
+    assert record is not None
+    known = linked(4, LINE).node(NodeName("n"))
+    assert known is not None
+    inventory = replace(record.inventories[0], links=known.inventories[0].links)
+    ledger.put_node(replace(record, inventories=(inventory,)))
+    for policy, want in (("spread", ["n-3", "n-2"]), ("binpack", ["n-1", "n-2"]), ("topology-aware", ["n-2", "n-1"])):
+        answer = place_on(ledger, ask(Mib(1000), count=2), NodeName("n"), card_policy=policy)
+        assert [uuid for uuid, _, _ in held(answer)[0]] == want, policy
+
+
+def test_joined_cards_or_none() -> None:
+    # 0-3 scores 10 only: not joined. With 1 and 2 full no two cards are.
+    must = Selection(link_bind=True)
+    for count, full, want in ((3, [], ["n-3", "n-2", "n-1"]), (2, [1], ["n-3", "n-2"]), (1, [1, 2], ["n-3"])):
+        answer = place_on(
+            linked(4, LINE, full), ask(Mib(1), count=count, selection=must), NodeName("n"), card_policy="spread"
+        )
+        assert [uuid for uuid, _, _ in held(answer)[0]] == want
+    refusal = place_on(
+        linked(4, LINE, [1, 2]), ask(Mib(1), count=2, selection=must), NodeName("n"), card_policy="spread"
+    )
+    assert isinstance(refusal, NodeRefusal)
+    assert refusal.counts == {Why.LINKS_NOT_FIT: 2, Why.NO_MEMORY: 2}
+    unknown = place_on(
+        cluster({"n": [Card()] * 2}), ask(Mib(1), count=2, selection=must), NodeName("n"), card_policy=""
+    )
+    assert isinstance(unknown, NodeRefusal)
+    assert unknown.counts == {Why.LINKS_NOT_FIT: 2}, "cards that are not known to be joined are not joined"
+
+
+def test_nodes_rank_by_links_where_links_come_first() -> None:
+    ledger = linked(4, LINE)
+    record = ledger.node(NodeName("n"))
+    assert record is not None
+    plain = replace(record.inventories[0], links=None)
+    ledger.put_node(NodeRecord(name=NodeName("fuller"), inventories=(plain,)))
+    share = Share(uuid=DeviceUuid("n-0"), kind=NVIDIA, memory_mib=1000, cores=0)
+    ledger.put_pod(
+        PodRecord(
+            uid=PodUid("other"),
+            key=PodKey("ns", "other"),
+            node=NodeName("fuller"),
+            roles=(Role.APP,),
+            segments={NVIDIA: ((share,),)},
+        )
+    )
+    for policy, want in (("topology-aware", "n"), ("spread", "fuller")):
+        verdict = place(ledger, ask(Mib(1000), count=2), None, node_policy="binpack", card_policy=policy)
+        assert isinstance(verdict, Placed)
+        assert verdict.assignment.node == want
 
 
 def test_node_policy_words() -> None:

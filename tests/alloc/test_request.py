@@ -148,11 +148,21 @@ def test_renamed_resources() -> None:
         ("nvidia.com/numa-bind", "True", "numa_bind", True),
         ("nvidia.com/numa-bind", " true", "numa_bind", False),
         ("nvidia.com/numa-bind", "yes", "numa_bind", False),
+        ("hami.io/topology-require", "numa", "numa_bind", True),
+        ("hami.io/topology-require", "numa", "link_bind", False),
+        ("hami.io/topology-require", " link , numa", "link_bind", True),
+        ("hami.io/topology-require", "link", "numa_bind", False),
+        ("hami.io/topology-require", " ", "link_bind", False),
     ],
 )
 def test_selection(key: str, text: str, attribute: str, want: object) -> None:
     request = read_request(pod(container(gpu=1), notes={key: text}), registry())
     assert getattr(request.selections[NVIDIA], attribute) == want
+
+
+def test_a_must_nobody_knows_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"hami.io/topology-require.*numa, link"):
+        read_request(pod(container(gpu=1), notes={"hami.io/topology-require": "numa,rack"}), registry())
 
 
 @pytest.mark.parametrize("key", ["use-gputype", "use-gpuuuid"])

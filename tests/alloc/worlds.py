@@ -168,6 +168,7 @@ def selection(rng: Random, nodes: list[NodeRecord]) -> Selection:
         uuid_out=some(0.2),
         mode=rng.choice((None, None, "hami-core", "mig", "hami-core,mps")),
         numa_bind=rng.random() < 0.2,
+        link_bind=rng.random() < 0.1,
     )
 
 
