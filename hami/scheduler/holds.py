@@ -9,11 +9,15 @@ knows. Pods that another HAMi scheduler has decided about, but not bound, are he
 import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from hami.alloc.ledger import Ledger, hold_of
 from hami.alloc.record import ForeignHold
 from hami.model.claim import Assignment, PodRecord, PodRequest
 from hami.model.names import NodeName, PodUid
+
+REMEMBERED: Final = 2000
+"""Pods remembered as gone; kube-scheduler's calls are seconds behind a deletion, not thousands of pods."""
 
 
 class State(enum.Enum):
@@ -55,6 +59,7 @@ class Holds:
         self._ledger = ledger
         self._timeout_s = timeout_s
         self._by_uid: dict[PodUid, Hold] = {}
+        self._gone: dict[PodUid, None] = {}
         self._look_again = float("inf")
         """Before this moment nothing can expire."""
 
@@ -116,6 +121,13 @@ class Holds:
     def saw_gone(self, uid: PodUid) -> None:
         """The pod is gone, and the picture has dropped what it held."""
         self._by_uid.pop(uid, None)
+        self._gone[uid] = None
+        if len(self._gone) > REMEMBERED:
+            del self._gone[next(iter(self._gone))]
+
+    def is_gone(self, uid: PodUid) -> bool:
+        """Whether the watch has shown the end of this pod lately: a hold for it would wait for nothing."""
+        return uid in self._gone
 
     def saw_unbound(self, uid: PodUid, foreign: ForeignHold | None, *, now: float) -> bool:
         """The watch shows the pod, not bound; True = devices freed. Our own decision stands."""

@@ -226,7 +226,8 @@ class Scheduler:
                 self._present.add(change.uid)
                 self.holds.saw_bound(change.uid)
                 self.waiting.done(change.uid)
-                if change.label_missing and change.node is not None:
+                active = self.leadership.active(self._clock.monotonic())
+                if change.label_missing and change.node is not None and active:
                     self._tidy.label(change.key, change.uid, change.node)
             case Where.UNBOUND:
                 self._present.add(change.uid)

@@ -182,6 +182,16 @@ async def test_deleted_pod_gives_its_hold_back(running: Running) -> None:
         assert (await running.filter(pod("b", memory=10000), "n1"))["NodeNames"] == ["n1"]
 
 
+async def test_call_for_a_pod_that_is_gone_holds_nothing(running: Running) -> None:
+    running.api.put("nodes", node("n1", 1))
+    async with running.started():
+        made = running.api.put("pods", pod("p"))
+        running.api.remove("pods", "p", "ns")
+        await running.until(lambda: running.service.holds.is_gone(made["metadata"]["uid"]))
+        assert "deleted" in (await running.filter(made, "n1"))["Error"]
+        assert len(running.service.holds) == 0
+
+
 async def test_waiting_pod_is_nudged_when_room_appears(running: Running) -> None:
     running.api.put("nodes", node("n1", 1))
     running.api.put("pods", bound("old", "n1", "n1-0,NVIDIA,10000,0:;"))
