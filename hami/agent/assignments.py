@@ -66,6 +66,9 @@ class Assignments:
         self._made: dict[PodUid, PodRecord] = {}
         """Assignments made here that the pods' annotations don't show yet."""
         self._refused: set[PodUid] = set()
+        """Pods that hold nothing, whatever their annotations still say."""
+        self._told: set[PodUid] = set()
+        """Pods that have had their event."""
 
     def observe(self, pod: NodePod) -> None:
         """The watch has shown a pod: what its annotations say now need not be remembered."""
@@ -73,10 +76,15 @@ class Assignments:
         if made is not None and pod.record is not None and pod.record.segments == made.segments:
             del self._made[pod.uid]
 
+    def remember_refusal(self, uid: PodUid) -> None:
+        """An earlier agent refused the pod and said so."""
+        self._told.add(uid)
+
     def forget(self, uid: PodUid) -> None:
         """A pod is gone."""
         self._made.pop(uid, None)
         self._refused.discard(uid)
+        self._told.discard(uid)
 
     def shares(self, owner: Owner) -> tuple[Share, ...]:
         """What the container was assigned, as far as anything is assigned to its pod."""
@@ -146,21 +154,24 @@ class Assignments:
         whose = f", meant for {meant.pod.key}," if meant else ""
         return f"the devices {', '.join(shown)}{whose} were shown to {pod.key}, which does not fit there"
 
-    def refuse(self, pod: NodePod, reason: str) -> None:
-        """The pod holds nothing from now on; one event and the phase say so."""
-        self._made.pop(pod.uid, None)
-        if pod.uid in self._refused:
-            return
-        self._refused.add(pod.uid)
-        log.warning("%s is refused: %s", pod.key, reason)
-        self._api.annotate(pod.key, pod.uid, {keys.BIND_PHASE: keys.FAILED})
-        if not pod.refused:
-            self._api.tell(pod.key, pod.uid, REFUSED, reason)
-        self._served(pod.key)
+    def refuse(self, pod: NodePod, reason: str, standing: Standing) -> None:
+        """The pod holds nothing from now on, unless other containers of it were granted; one event says why."""
+        if not standing.settled(pod.uid):
+            self._made.pop(pod.uid, None)
+            if pod.uid not in self._refused:
+                self._refused.add(pod.uid)
+                self._api.annotate(pod.key, pod.uid, {keys.BIND_PHASE: keys.FAILED})
+                self._served(pod.key)
+        if pod.uid not in self._told:
+            self._told.add(pod.uid)
+            log.warning("%s is refused: %s", pod.key, reason)
+            if not pod.refused:
+                self._api.tell(pod.key, pod.uid, REFUSED, reason)
 
     def succeed(self, pod: NodePod) -> None:
         """Every container of the pod has its grant."""
         self._refused.discard(pod.uid)
+        self._told.discard(pod.uid)
         self._api.annotate(pod.key, pod.uid, {keys.BIND_PHASE: keys.SUCCESS})
         self._served(pod.key)
 

@@ -81,6 +81,8 @@ class Grants:
             log.error("a grant cannot be read: %s", problem)
         for grant in self._grants.values():
             self._opening.restore(grant)
+            if grant.state is State.REFUSED and grant.holder is not None:
+                self._assignments.remember_refusal(grant.holder.pod_uid)
         log.info("%d grants taken over", len(self._grants))
 
     # The kubelet's calls
@@ -299,7 +301,7 @@ class Grants:
         grant = replace(grant, state=State.REFUSED, shares=(), reason=reason)
         self._grants[grant.id] = grant
         await anyio.to_thread.run_sync(self._opening.close, grant)
-        self._assignments.refuse(pod, reason)
+        self._assignments.refuse(pod, reason, self._standing())
 
 
 def _holder(owner: Owner | None) -> Holder | None:
