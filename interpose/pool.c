@@ -21,7 +21,9 @@ struct pool {
 static struct pool pools[POOLS];
 static int pools_end; /* entries from here on were never used; grows only */
 static uint64_t graphs_counted[REGION_DEVICES];
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* Held through a whole pool operation, driver call included: between asking a pool and acting on the answer nobody else
+ * may make it grow. Recursive, because an allocation that finds no room trims the pools. */
+static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 
 /* With `lock` held. Null when the table is full. */
 static struct pool *entry_of(CUmemoryPool handle, int device, bool add)
@@ -123,7 +125,7 @@ bool pool_trim(int device)
 
 void pool_forget(void)
 {
-    pthread_mutex_init(&lock, NULL);
+    lock = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
     memset(pools, 0, sizeof pools);
     memset(graphs_counted, 0, sizeof graphs_counted);
     pools_end = 0;
@@ -170,94 +172,97 @@ static uint64_t round_up(uint64_t bytes, uint64_t step)
     return bytes > UINT64_MAX - step ? UINT64_MAX : (bytes + step - 1) / step * step;
 }
 
-/* How much the pool may have to grow for this request, at least; 0: it has room. Counts anew first. */
-static uint64_t growth(CUmemoryPool handle, int device, size_t bytes)
+/* How much the pool may have to grow for this request, at least; 0: it has room. */
+static uint64_t growth(struct pool *pool, size_t bytes)
 {
-    uint64_t reserved = 0, used = 0;
-    attribute(handle, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used);
-    pthread_mutex_lock(&lock);
-    struct pool *pool = entry_of(handle, device, true);
-    if (pool) {
-        refresh_entry(pool);
-        reserved = pool->counted;
-    }
-    pthread_mutex_unlock(&lock);
-    uint64_t idle = reserved > used ? reserved - used : 0;
+    uint64_t used = 0;
+    refresh_entry(pool);
+    attribute(pool->handle, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used);
+    uint64_t idle = pool->counted > used ? pool->counted - used : 0;
     return bytes > idle ? bytes - idle : 0;
 }
 
-/* Replaces the reservation by what the pool really grew. False: it grew beyond the limit. */
-static bool settle(const struct target *target, CUmemoryPool handle, uint64_t reserved_for_it)
+static enum account_cap cap_of(int device)
 {
-    target_refund(target, reserved_for_it);
-    pthread_mutex_lock(&lock);
-    struct pool *pool = entry_of(handle, target->device, false);
-    uint64_t before = pool ? pool->counted : 0;
-    if (pool)
-        refresh_entry(pool);
-    bool grew = pool && pool->counted > before;
-    pthread_mutex_unlock(&lock);
-    uint64_t limit = account_limit(&process.region, target->device);
-    bool ours = process.enforcer[target->device] == ENFORCED_BY_LIBRARY;
-    return !grew || !ours || limit == 0 || account_total(&process.region, target->device) <= limit;
+    return process.enforcer[device] == ENFORCED_BY_LIBRARY ? ACCOUNT_REFUSE : ACCOUNT_COUNT;
 }
 
-static bool reserve(const struct target *target, uint64_t need, uint64_t *reserved)
+/* Reserves what the pool will probably take, or at least must take, and books it to the pool. */
+static bool reserve_growth(struct pool *pool, size_t bytes)
 {
-    *reserved = round_up(need, CHUNK_BYTES);
-    if (need == 0 || target_charge(target, *reserved))
-        return true;
-    *reserved = round_up(need, STEP_BYTES);
-    return target_charge(target, *reserved);
+    const uint64_t steps[] = {CHUNK_BYTES, STEP_BYTES};
+    for (int attempt = 0; attempt < 2; attempt++) {
+        uint64_t need = growth(pool, bytes);
+        if (need == 0)
+            return true;
+        for (int i = 0; i < 2; i++) {
+            uint64_t reserved = round_up(need, steps[i]);
+            if (account_charge(&process.region, pool->device, reserved, cap_of(pool->device))) {
+                pool->counted += reserved;
+                return true;
+            }
+        }
+        if (!pool_trim(pool->device))
+            return false;
+    }
+    return false;
 }
 
-static CUresult allocate(const struct request *r, struct target target, CUmemoryPool pool,
-                         CUresult (*forward)(const struct request *))
+/* Makes what is booked exact. False: the pool has grown by more than there was room for. */
+static bool settle_growth(struct pool *pool)
 {
-    uint64_t need = growth(pool, target.device, r->bytes);
-    uint64_t reserved;
-    if (!reserve(&target, need, &reserved))
+    uint64_t now = 0;
+    attribute(pool->handle, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &now);
+    if (now > pool->counted) {
+        if (!account_charge(&process.region, pool->device, now - pool->counted, cap_of(pool->device)))
+            return false;
+        pool->counted = now;
+    }
+    recount(pool->device, &pool->counted, now);
+    return true;
+}
+
+/* With `lock` held. */
+static CUresult allocate(const struct request *r, struct pool *pool, CUresult (*forward)(const struct request *))
+{
+    if (!reserve_growth(pool, r->bytes))
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult rc = forward(r);
-    if (settle(&target, pool, need ? reserved : 0) || rc != CUDA_SUCCESS)
+    if (settle_growth(pool) || rc != CUDA_SUCCESS)
         return rc;
-    /* The pool took a larger step than there was room for. */
-    if (take_back(r) != CUDA_SUCCESS)
-        return rc; /* cannot be undone: the program has its memory, and the ledger says so */
-    pool_trim(target.device);
+    if (take_back(r) != CUDA_SUCCESS) {
+        refresh_entry(pool); /* cannot be undone: the program has its memory, and the ledger says so */
+        return rc;
+    }
+    pool_trim(pool->device);
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-/* The pool that will serve the request and where it counts. Device -1: pass on, uncounted. */
-static struct target pool_target(const struct request *r, CUmemoryPool *pool)
+/* With `lock` held: the pool that will serve the request; null if it does not count. */
+static struct pool *pool_for(const struct request *r, int device)
 {
-    struct target target = target_current();
-    *pool = r->pool;
-    if (target.closed || target.device < 0)
-        return target;
-    if (!*pool) {
+    CUmemoryPool handle = r->pool;
+    if (!handle) {
         struct context_place place = context_place();
-        if (!real.cuDeviceGetMemPool || FORWARD(cuDeviceGetMemPool(pool, place.driver)) != CUDA_SUCCESS)
-            *pool = NULL;
+        if (!real.cuDeviceGetMemPool || FORWARD(cuDeviceGetMemPool(&handle, place.driver)) != CUDA_SUCCESS)
+            return NULL;
     }
-    pthread_mutex_lock(&lock);
-    struct pool *known = *pool ? entry_of(*pool, target.device, true) : NULL;
-    target.device = known ? known->device : -1;
-    pthread_mutex_unlock(&lock);
-    return target;
+    struct pool *pool = entry_of(handle, device, true);
+    return pool && pool->device >= 0 ? pool : NULL;
 }
 
 static CUresult serve(const struct request *r, CUresult (*forward)(const struct request *))
 {
-    CUmemoryPool pool;
-    struct target target = pool_target(r, &pool);
+    struct target target = target_current();
     if (target.closed)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    if (!r->address || target.device < 0)
-        return forward(r);
-    if (capturing(r))
-        return forward(r); /* becomes a node of a graph; counted when that is launched */
-    return allocate(r, target, pool, forward);
+    if (!r->address || target.device < 0 || capturing(r))
+        return forward(r); /* what is captured becomes a node of a graph, and counts when that is launched */
+    pthread_mutex_lock(&lock);
+    struct pool *pool = pool_for(r, target.device);
+    CUresult rc = pool ? allocate(r, pool, forward) : forward(r);
+    pthread_mutex_unlock(&lock);
+    return rc;
 }
 
 #define FORWARDER(symbol, ...)                                                                                         \
@@ -342,26 +347,16 @@ CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool *pool, void *handle, CU
 CUresult cuMemPoolDestroy(CUmemoryPool pool)
 {
     NEED_CUDA(cuMemPoolDestroy);
-    if (!counting())
+    if (!counting() || !pool)
         return FORWARD(cuMemPoolDestroy(pool));
-    struct pool gone = {.device = -1};
     pthread_mutex_lock(&lock);
     struct pool *entry = entry_of(pool, -1, false);
-    if (entry && pool) {
-        gone = *entry;
-        entry->handle = NULL; /* first: the driver may give the handle to another thread's new pool */
+    CUresult rc = FORWARD(cuMemPoolDestroy(pool));
+    if (entry && rc == CUDA_SUCCESS) {
+        recount(entry->device, &entry->counted, 0);
+        entry->handle = NULL;
     }
     pthread_mutex_unlock(&lock);
-    CUresult rc = FORWARD(cuMemPoolDestroy(pool));
-    if (rc == CUDA_SUCCESS) {
-        target_refund(&(struct target){.device = gone.device}, gone.counted);
-    } else if (gone.handle) {
-        pthread_mutex_lock(&lock);
-        entry = entry_of(gone.handle, gone.device, true);
-        if (entry)
-            *entry = gone;
-        pthread_mutex_unlock(&lock);
-    }
     return rc;
 }
 

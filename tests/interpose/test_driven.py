@@ -21,7 +21,6 @@ def test_behaviour(program: str, kind: str, tmp_path: Path) -> None:
     environment = {
         **os.environ,
         **machine.environment(),
-        "LD_LIBRARY_PATH": str(built("") / "sim"),
         "LD_PRELOAD": preload(where, kind),
         "ASAN_OPTIONS": "detect_leaks=0",
         "HAMI_DEVICE_UUIDS": ",".join(machine.uuids),

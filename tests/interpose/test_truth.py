@@ -35,7 +35,7 @@ class Truth:
 
 @pytest.fixture(scope="module")
 def churn() -> tuple[Path, Path]:
-    """The program, and the directory of the library and the driver."""
+    """The program, and the directory of the library."""
     where = built("")
     return where / "driven" / "driven_churn", where
 
@@ -44,7 +44,6 @@ def _environment(where: Path, machine: Simulation, region: Path, seed: int) -> d
     return {
         "PATH": os.environ["PATH"],
         **machine.environment(),
-        "LD_LIBRARY_PATH": str(where / "sim"),
         "LD_PRELOAD": str(where / "libvgpu.so"),
         "CUDA_DEVICE_MEMORY_SHARED_CACHE": str(region),
         "REGION": str(region),

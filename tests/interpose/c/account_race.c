@@ -5,7 +5,7 @@
 #include "account.h"
 #include "check.h"
 
-enum { PROCESSES = 8, ROUNDS = 20000, PIECE = 3, LIMIT = 50 };
+enum { PROCESSES = 8, ROUNDS = 3000, PIECE = 3, LIMIT = 50 };
 
 int main(void)
 {
