@@ -34,7 +34,7 @@ cdef enum:
 
 
 cdef enum:
-    # A tally is a row of int64: the counters above, then these.
+    # A tally is a row of int32: the counters above, then these.
     DEVICES = 17          # cards of the family on the node
     LARGEST_FREE = 18     # MiB free on the emptiest card that the pod may join
     TALLY_WIDTH = 19
@@ -84,6 +84,10 @@ cdef enum Role:
     INIT = 0
     SIDECAR = 1
     APP = 2
+
+
+cdef enum:
+    FEW = 16              # so many best nodes are picked out without sorting all
 
 
 cdef struct Need:
@@ -147,6 +151,22 @@ cdef class Ask:
     cdef Joint[2] joint     # in the order in which they are tried
 
 
+ctypedef int (*Compare)(const void* left, const void* right) noexcept nogil
+
+
+cdef class Survey:
+    cdef Ranked* ranked             # fitting nodes
+    cdef readonly Py_ssize_t fitting
+    cdef Py_ssize_t best_at         # the first in rank among them
+    cdef bint ordered
+    cdef Compare compare
+    cdef int32_t* refusing          # the others, in the order of the candidates
+    cdef int32_t* tallies           # theirs, `TALLY_WIDTH` each
+    cdef readonly Py_ssize_t refused
+    cdef list names                 # by node number, as they were
+    cdef readonly list unknown      # candidates that are no registered nodes
+
+
 cdef class Rows:
     # rows
     cdef int32_t[::1] kind          # interned (family, model, mode)
@@ -166,6 +186,7 @@ cdef class Rows:
     cdef int32_t[::1] length        # 0 = no such node
     cdef uint64_t[::1] salt         # hash of the name
     cdef int32_t[::1] links         # number of the pair scores of its rows, -1 = nothing is known
+    cdef float[::1] score_now       # `node_score`, kept up by every booking
     cdef uint32_t[::1] seen         # number of the last survey that met the node
     cdef int64_t[::1] sum_slots     # sums over all rows of the node, of every family
     cdef int64_t[::1] sum_slots_used
@@ -205,6 +226,9 @@ cdef class Rows:
 
     cdef int reserve(self, Ask ask) except -1
     cdef int reserve_slices(self, int32_t instances) except -1
+    cdef void try_on(self, Ask ask, int32_t node, uint64_t pod_salt, Survey found) noexcept nogil
+    cdef int32_t shown(self, int32_t row) noexcept nogil
+    cdef void tell(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil
     cdef float node_score(self, int32_t node) noexcept nogil
     cdef int64_t memory_of(self, int32_t row, const Need* need) noexcept nogil
     cdef int64_t cores_of(self, int32_t row, const Need* need) noexcept nogil
@@ -215,23 +239,23 @@ cdef class Rows:
     cdef float card_score(self, int32_t row, const Need* need, uint8_t verdict, Ask ask) noexcept nogil
     cdef bint comes_before(self, int32_t a, int32_t b, uint32_t keys) noexcept nogil
     cdef int32_t sort(self, int32_t node, const Need* need, Ask ask) noexcept nogil
-    cdef bint fit_quick(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil
-    cdef bint has_room(self, Ask ask, int32_t node, const LinkTable* links, int64_t* tally) noexcept nogil
-    cdef int32_t pick(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil
+    cdef bint fit_quick(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil
+    cdef bint has_room(self, Ask ask, int32_t node, const LinkTable* links, int32_t* tally) noexcept nogil
+    cdef int32_t pick(self, Ask ask, int32_t index, int32_t node, int32_t picked, int32_t* tally) noexcept nogil
     cdef const LinkTable* links_of(self, int32_t node) noexcept nogil
     cdef bint same_rank(self, int32_t a, int32_t b, uint32_t ranked) noexcept nogil
     cdef double worth(self, int32_t position, uint32_t key) noexcept nogil
     cdef bint choose(self, const Need* need, int32_t node, int32_t found, Group* group) noexcept nogil
     cdef int32_t capacity(self, int32_t row, const Need* need) noexcept nogil
     cdef bint has_slices(self, Ask ask, const Need* need, int32_t node) noexcept nogil
-    cdef int32_t pick_slices(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil
+    cdef int32_t pick_slices(self, Ask ask, int32_t index, int32_t node, int32_t picked, int32_t* tally) noexcept nogil
     cdef int64_t settle_slices(
         self, const Need* need, int32_t picked, int32_t cards, int32_t plain, int32_t sliced, int64_t best_cost
     ) noexcept nogil
     cdef int64_t share_out(self, int32_t cards) noexcept nogil
     cdef void instance(self, Choice* choice, int32_t card, int32_t state, int32_t place) noexcept nogil
     cdef bint plan_jointly(self, Ask ask, const Joint* joint, int32_t node) noexcept nogil
-    cdef int32_t walk(self, Ask ask, const Joint* joint, int32_t node, int64_t* tally) noexcept nogil
+    cdef int32_t walk(self, Ask ask, const Joint* joint, int32_t node, int32_t* tally) noexcept nogil
     cdef void take(self, int32_t choice) noexcept nogil
     cdef void roll_back(self, int32_t length) noexcept nogil
-    cdef int32_t fit(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil
+    cdef int32_t fit(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil

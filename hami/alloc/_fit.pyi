@@ -22,6 +22,16 @@ class Ask:
         joints: list[tuple[list[Plan | None], list[int], list[int]]],
     ) -> None: ...
 
+class Survey:
+    fitting: int
+    refused: int
+    unknown: list[str]
+    @property
+    def best(self) -> int: ...
+    def ranking(self, count: int) -> list[tuple[NodeName, float]]: ...
+    def refusals(self) -> list[NodeName]: ...
+    def tally(self, position: int) -> bytes: ...
+
 class Rows:
     def attach_rows(
         self,
@@ -47,6 +57,7 @@ class Rows:
         salt: array[int],
         seen: array[int],
         links: array[int],
+        score_now: array[float],
         sum_slots: array[int],
         sum_slots_used: array[int],
         sum_memory: array[int],
@@ -66,6 +77,7 @@ class Rows:
         candidates: Sequence[str] | None,
         pod_salt: int,
         spread: bool,
-    ) -> tuple[tuple[tuple[NodeName, float], ...], int, list[NodeName], bytes, list[str]]: ...
+    ) -> Survey: ...
     def assign(self, ask: Ask, node: int) -> tuple[list[tuple[int, int, int, int, int]] | None, bytes]: ...
+    def rescore(self, node: int) -> None: ...
     def score_of(self, node: int) -> float: ...

@@ -190,6 +190,63 @@ cdef PlanTable** plan_tables(list plans) except NULL:
     return tables
 
 
+cdef class Survey:
+    """What all candidates answered; put into words only where somebody asks."""
+
+    def __cinit__(self, list names, Py_ssize_t limit, bint spread):
+        self.names = names
+        self.unknown = []
+        self.fitting = self.refused = self.best_at = 0
+        self.ordered = False
+        self.compare = lowest_first if spread else highest_first
+        self.ranked = <Ranked*>malloc((limit + 1) * sizeof(Ranked))
+        self.refusing = <int32_t*>malloc((limit + 1) * sizeof(int32_t))
+        self.tallies = <int32_t*>malloc((limit + 1) * TALLY_WIDTH * sizeof(int32_t))
+        if self.ranked == NULL or self.refusing == NULL or self.tallies == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.ranked)
+        free(self.refusing)
+        free(self.tallies)
+
+    @property
+    def best(self):
+        """The number of the node that ranks first, -1 when none fits."""
+        return self.ranked[self.best_at].node if self.fitting else -1
+
+    def ranking(self, Py_ssize_t count):
+        """The first `count` fitting nodes with their scores, best first."""
+        cdef Py_ssize_t i, j, best
+        cdef Ranked moved
+        count = min(count, self.fitting)
+        if not self.ordered and count > FEW:
+            qsort(self.ranked, self.fitting, sizeof(Ranked), self.compare)
+            self.ordered, self.best_at = True, 0
+        if not self.ordered:
+            # ranked[0:i] are the best of all, in order.
+            for i in range(count):
+                best = i
+                for j in range(i + 1, self.fitting):
+                    if self.compare(&self.ranked[j], &self.ranked[best]) < 0:
+                        best = j
+                moved = self.ranked[i]
+                self.ranked[i] = self.ranked[best]
+                self.ranked[best] = moved
+            self.best_at = 0 if count else self.best_at
+        return [(self.names[self.ranked[i].node], self.ranked[i].score) for i in range(count)]
+
+    def refusals(self):
+        """The names of the refusing nodes, in the order of the candidates."""
+        return [self.names[self.refusing[i]] for i in range(self.refused)]
+
+    def tally(self, Py_ssize_t position):
+        """The tally of the refusing node at that position."""
+        if not 0 <= position < self.refused:
+            raise IndexError(position)
+        return (<char*>&self.tallies[position * TALLY_WIDTH])[:TALLY_WIDTH * sizeof(int32_t)]
+
+
 cdef class Rows:
     def __cinit__(self):
         self.survey_number = 0
@@ -252,11 +309,13 @@ cdef class Rows:
 
     def attach_nodes(
         self, *, int32_t[::1] first, int32_t[::1] length, uint64_t[::1] salt, uint32_t[::1] seen, int32_t[::1] links,
+        float[::1] score_now,
         int64_t[::1] sum_slots, int64_t[::1] sum_slots_used, int64_t[::1] sum_memory, int64_t[::1] sum_memory_used,
         int64_t[::1] sum_cores, int64_t[::1] sum_cores_used,
     ):
         """As `attach_rows`, for the columns of nodes."""
         self.first, self.length, self.salt, self.seen, self.links = first, length, salt, seen, links
+        self.score_now = score_now
         self.sum_slots, self.sum_slots_used = sum_slots, sum_slots_used
         self.sum_memory, self.sum_memory_used = sum_memory, sum_memory_used
         self.sum_cores, self.sum_cores_used = sum_cores, sum_cores_used
@@ -325,69 +384,68 @@ cdef class Rows:
         self.sum_slots_used[node] += slots
         self.sum_memory_used[node] += memory
         self.sum_cores_used[node] += cores
+        self.score_now[node] = self.node_score(node)
+
+    def rescore(self, int32_t node):
+        """The node's sums have been set anew."""
+        self.score_now[node] = self.node_score(node)
 
     def survey(self, Ask ask, list names, dict ids, object candidates, uint64_t pod_salt, bint spread):
-        """Try the pod on every candidate (names; None = every node).
+        """Try the pod on every candidate (names; None = every node); a name given twice counts once.
 
-        Answers the fitting nodes as `(name, score)`, best first; the number of the best, or -1; the names of the
-        refusing ones with their tallies, `TALLY_WIDTH` int64 each, in the same order; and the unknown names. A name
-        given twice counts once. A request that puts links first ranks nodes by those of its set, then by score. Equal
-        nodes rank by a mix of pod and node, so that they share the load.
+        A request that puts links first ranks nodes by those of its set, then by score. Equal nodes rank by a mix of pod
+        and node, so that they share the load.
         """
         cdef Py_ssize_t limit = self.length.shape[0] if candidates is None else len(candidates)
-        cdef Py_ssize_t position, fitting = 0, refusing = 0, room = 0
+        cdef Py_ssize_t position, listed = 0
+        cdef Survey found = Survey(names, limit, spread)
         cdef int32_t node
-        cdef int64_t[TALLY_WIDTH] tally
-        cdef int64_t* tallies = NULL
-        cdef int64_t* grown
-        cdef Ranked* ranked = <Ranked*>malloc((limit + 1) * sizeof(Ranked))
-        cdef list refused = [], unknown = []
+        cdef int32_t* nodes = NULL
         cdef object name, number
-        if ranked == NULL:
-            raise MemoryError
-        try:
-            self.reserve(ask)
+        self.reserve(ask)
+        if candidates is None:
+            with nogil:
+                for position in range(limit):
+                    if self.length[position]:
+                        self.try_on(ask, <int32_t>position, pod_salt, found)
+        else:
+            nodes = <int32_t*>malloc((limit + 1) * sizeof(int32_t))
+            if nodes == NULL:
+                raise MemoryError
             self.survey_number += 1
-            for position in range(limit):
-                if candidates is None:
-                    node = <int32_t>position
-                    if self.length[node] == 0:
-                        continue
-                else:
-                    name = candidates[position]
-                    number = ids.get(name)
-                    if number is None:
-                        unknown.append(name)
-                        continue
-                    node = number
-                    if self.seen[node] == self.survey_number:
-                        continue
-                    self.seen[node] = self.survey_number
-                if self.fit_quick(ask, node, tally):
-                    ranked[fitting].links = self.link_value
-                    ranked[fitting].score = self.node_score(node)
-                    ranked[fitting].tie = mix(self.salt[node] ^ pod_salt)
-                    ranked[fitting].node = node
-                    fitting += 1
+            for name in candidates:
+                number = ids.get(name)
+                if number is None:
+                    found.unknown.append(name)
                     continue
-                if refusing == room:
-                    room = room * 2 if room else 32
-                    grown = <int64_t*>realloc(tallies, room * TALLY_WIDTH * sizeof(int64_t))
-                    if grown == NULL:
-                        raise MemoryError
-                    tallies = grown
-                memcpy(&tallies[refusing * TALLY_WIDTH], tally, TALLY_WIDTH * sizeof(int64_t))
-                refused.append(names[node])
-                refusing += 1
-            qsort(ranked, fitting, sizeof(Ranked), lowest_first if spread else highest_first)
-            scores = tuple([(names[ranked[position].node], ranked[position].score) for position in range(fitting)])
-            packed = (<char*>tallies)[:refusing * TALLY_WIDTH * sizeof(int64_t)] if refusing else b""
-            return scores, (ranked[0].node if fitting else -1), refused, packed, unknown
-        finally:
-            free(ranked)
-            free(tallies)
+                node = number
+                if self.seen[node] != self.survey_number:
+                    self.seen[node] = self.survey_number
+                    nodes[listed] = node
+                    listed += 1
+            with nogil:
+                for position in range(listed):
+                    self.try_on(ask, nodes[position], pod_salt, found)
+            free(nodes)
+        return found
 
-    cdef bint fit_quick(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil:
+    cdef void try_on(self, Ask ask, int32_t node, uint64_t pod_salt, Survey found) noexcept nogil:
+        cdef Ranked* ranked
+        cdef int32_t* tally = &found.tallies[found.refused * TALLY_WIDTH]
+        if self.fit_quick(ask, node, tally):
+            ranked = &found.ranked[found.fitting]
+            ranked.links = self.link_value
+            ranked.score = self.score_now[node]
+            ranked.tie = mix(self.salt[node] ^ pod_salt)
+            ranked.node = node
+            if found.fitting == 0 or found.compare(ranked, &found.ranked[found.best_at]) < 0:
+                found.best_at = found.fitting
+            found.fitting += 1
+        else:
+            found.refusing[found.refused] = node
+            found.refused += 1
+
+    cdef bint fit_quick(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil:
         # One need without an order-dependent check fits exactly if enough cards pass, whichever are taken: no sorting.
         cdef const Need* need = &ask.needs[0]
         cdef const LinkTable* links
@@ -399,12 +457,12 @@ cdef class Rows:
 
     def assign(self, Ask ask, int32_t node):
         """Choose devices on one node: `(None, tally bytes)`, or `([(need, row, memory, cores, place), ...], b"")`."""
-        cdef int64_t[TALLY_WIDTH] tally
+        cdef int32_t[TALLY_WIDTH] tally
         cdef int32_t i, picked
         self.reserve(ask)
         picked = self.fit(ask, node, tally)
         if picked < 0:
-            return None, (<char*>tally)[:TALLY_WIDTH * sizeof(int64_t)]
+            return None, (<char*>tally)[:TALLY_WIDTH * sizeof(int32_t)]
         return [
             (
                 self.choices[i].need, self.choices[i].row, self.choices[i].memory, self.choices[i].cores,
@@ -415,7 +473,7 @@ cdef class Rows:
 
     def score_of(self, int32_t node) -> float:
         """The node's score now: 0 idle, 30 full in slots, memory and cores."""
-        return self.node_score(node)
+        return self.score_now[node]
 
     cdef int reserve(self, Ask ask) except -1:
         # Room for every pick of the pod on the widest node, and for all its cards while one need collects them.
@@ -480,6 +538,10 @@ cdef class Rows:
         used += <float>self.sum_cores_used[node] / <float>self.sum_cores[node]
         used += <float>self.sum_memory_used[node] / <float>self.sum_memory[node]
         return <float>10 * used
+
+    cdef inline int32_t shown(self, int32_t row) noexcept nogil:
+        # MiB free on a card, as a tally holds it.
+        return <int32_t>max(-2147483647, min(2147483647, self.memory[row] - self.memory_used[row]))
 
     cdef inline int64_t memory_of(self, int32_t row, const Need* need) noexcept nogil:
         if not need.rules & BY_PERCENT:
@@ -626,16 +688,57 @@ cdef class Rows:
             n += 1
         return n
 
-    cdef bint has_room(self, Ask ask, int32_t node, const LinkTable* links, int64_t* tally) noexcept nogil:
-        # With `links`, every card is looked at, for the best score that so many of them could have.
+    cdef bint has_room(self, Ask ask, int32_t node, const LinkTable* links, int32_t* tally) noexcept nogil:
+        # Whether enough cards pass every check; the reasons are worked out only where they do not. With `links`, every
+        # card is looked at, for the best score that so many of them could have.
         cdef const Need* need = &ask.needs[0]
+        cdef const uint8_t* verdicts = &ask.verdicts[need.kinds]
         cdef uint32_t unused = 0
-        cdef int32_t row, why
-        cdef int64_t fitting = 0, devices = 0, cut = 0, room
-        cdef bint sliced = False
+        cdef int32_t row, first = self.first[node], end = first + self.length[node]
+        cdef int64_t fitting = 0, cores
         cdef uint8_t verdict
         self.link_value = 0
-        memset(tally, 0, TALLY_WIDTH * sizeof(int64_t))
+        for row in range(first, end):
+            verdict = verdicts[self.kind[row]]
+            if verdict & (OF_FAMILY | ELIGIBLE) != OF_FAMILY | ELIGIBLE:
+                continue
+            if self.flags[row] != ROW_HEALTHY or self.slots_used[row] >= self.slots[row]:
+                continue
+            if verdict & IS_MIG:
+                if self.closed(row, need) == FITS:
+                    fitting += self.capacity(row, need)
+                if fitting >= need.count:
+                    return True
+                continue
+            if self.memory[row] - self.memory_used[row] < self.memory_of(row, need):
+                continue
+            cores = self.cores[row] - self.cores_used[row]
+            if cores < need.cores or (cores <= 0 and self.cores[row] != 0 and need.cores == 0):
+                if self.short_of(row, need, verdict) != FITS:
+                    continue
+            if self.slots_used[row] and (need.rules & MUTEX or need.cores >= 100):
+                if self.closed(row, need) != FITS or self.short_of(row, need, verdict) != FITS:
+                    continue
+            if (self.marks[row] or need.rules & ONLY_CHOSEN) and self.closed(row, need) != FITS:
+                continue
+            fitting += 1
+            if links != NULL:
+                unused |= <uint32_t>1 << (row - first)
+            elif fitting == need.count:
+                return True
+        if links != NULL and fitting >= need.count:
+            self.link_value = max(0, best_score(links, unused, need.count))
+            return True
+        self.tell(ask, node, tally)
+        return False
+
+    cdef void tell(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil:
+        # Why a node has no room for the only need.
+        cdef const Need* need = &ask.needs[0]
+        cdef int32_t row, why, fitting = 0, devices = 0, cut = 0, room
+        cdef bint sliced = False
+        cdef uint8_t verdict
+        memset(tally, 0, TALLY_WIDTH * sizeof(int32_t))
         for row in range(self.first[node], self.first[node] + self.length[node]):
             verdict = ask.verdicts[need.kinds + self.kind[row]]
             if not verdict & OF_FAMILY:
@@ -647,36 +750,26 @@ cdef class Rows:
                     sliced = True
                 why = self.closed(row, need)
             if why == FITS:
-                tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
+                tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.shown(row))
                 room = self.capacity(row, need) if verdict & IS_MIG else 0
                 if room:
                     fitting += room
                     cut += 1
-                    if fitting >= need.count:
-                        return True
                     continue
                 why = self.short_of(row, need, verdict)
-            if why != FITS:
+            if why == FITS:
+                fitting += 1
+            else:
                 tally[why] += 1
-                continue
-            fitting += 1
-            if links != NULL:
-                unused |= <uint32_t>1 << (row - self.first[node])
-            elif fitting == need.count:
-                return True
-        if links != NULL and fitting >= need.count:
-            self.link_value = max(0, best_score(links, unused, need.count))
-            return True
         tally[DEVICES] = devices
         tally[MIG_INFEASIBLE] += cut
         if need.count > devices and not sliced:
-            memset(tally, 0, WHYS * sizeof(int64_t))
+            memset(tally, 0, WHYS * sizeof(int32_t))
             tally[TOO_FEW_DEVICES] = 1
-        elif fitting:
+        else:
             tally[TOO_FEW_PICKED] = fitting
-        return False
 
-    cdef int32_t pick(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil:
+    cdef int32_t pick(self, Ask ask, int32_t index, int32_t node, int32_t picked, int32_t* tally) noexcept nogil:
         # Choose the cards of one need into choices[picked:picked + count]; answers count, or -1 with the tally. Where
         # sets of cards have to be weighed against each other, all that fit are collected first.
         cdef const Need* need = &ask.needs[index]
@@ -690,7 +783,7 @@ cdef class Rows:
         cdef Group group, best
         cdef int32_t devices = self.sort(node, need, ask)
         memset(&best, 0, sizeof(Group))
-        memset(tally, 0, TALLY_WIDTH * sizeof(int64_t))
+        memset(tally, 0, TALLY_WIDTH * sizeof(int32_t))
         tally[DEVICES] = devices
         for position in range(devices - 1, -2, -1):
             # choices[start:start + found] are the passing ones of order[position + 1:devices] in this NUMA group.
@@ -717,7 +810,7 @@ cdef class Rows:
                 numa = self.numa[row]
             why = self.closed(row, need)
             if why == FITS:
-                tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
+                tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.shown(row))
                 choice = &self.choices[start + found]
                 choice.need = index
                 choice.row = row
@@ -743,10 +836,10 @@ cdef class Rows:
             self.link_value += best.links if need.rules & LINKED else 0
             if not ask.limited or self.within_quota(ask, picked, picked, need.count):
                 return need.count
-            memset(tally, 0, WHYS * sizeof(int64_t))
+            memset(tally, 0, WHYS * sizeof(int32_t))
             tally[QUOTA] = need.count
         elif need.count > devices:
-            memset(tally, 0, WHYS * sizeof(int64_t))
+            memset(tally, 0, WHYS * sizeof(int32_t))
             tally[TOO_FEW_DEVICES] = 1
         return -1
 
@@ -868,7 +961,7 @@ cdef class Rows:
             self.slice_plans, self.slice_states, self.slice_rooms, cards, self.slice_costs, self.slice_sets
         )
 
-    cdef int32_t pick_slices(self, Ask ask, int32_t index, int32_t node, int32_t picked, int64_t* tally) noexcept nogil:
+    cdef int32_t pick_slices(self, Ask ask, int32_t index, int32_t node, int32_t picked, int32_t* tally) noexcept nogil:
         # As `pick`, for a need that cards in MIG mode may serve: choices[picked:picked + count] become instances, or
         # shares of plain cards. Of several NUMA groups the cheapest one is taken.
         cdef const Need* need = &ask.needs[index]
@@ -879,7 +972,7 @@ cdef class Rows:
         # Plain choices of the group being looked at stand behind those of the best group so far.
         cdef int32_t behind = picked + min(need.count, self.widest * MOST_SLICES)
         cdef int32_t devices = self.sort(node, need, ask)
-        memset(tally, 0, TALLY_WIDTH * sizeof(int64_t))
+        memset(tally, 0, TALLY_WIDTH * sizeof(int32_t))
         tally[DEVICES] = devices
         for position in range(devices - 1, -2, -1):
             # Of this NUMA group: slice_rows[0:cards] have room, choices[behind:behind + plain] are plain cards that
@@ -909,7 +1002,7 @@ cdef class Rows:
             if why != FITS:
                 tally[why] += 1
                 continue
-            tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.memory[row] - self.memory_used[row])
+            tally[LARGEST_FREE] = max(tally[LARGEST_FREE], self.shown(row))
             room = self.capacity(row, need) if verdict & IS_MIG else 0
             if room:
                 self.slice_rows[cards] = row
@@ -937,7 +1030,7 @@ cdef class Rows:
         for position in range(picked, picked + need.count):
             self.choices[position].need = index
         if ask.limited and not self.within_quota(ask, picked, picked, need.count):
-            memset(tally, 0, WHYS * sizeof(int64_t))
+            memset(tally, 0, WHYS * sizeof(int32_t))
             tally[QUOTA] = need.count
             return -1
         return need.count
@@ -1045,7 +1138,7 @@ cdef class Rows:
             self.memory_used[row] -= self.choices[choice].memory
             self.cores_used[row] -= self.choices[choice].cores
 
-    cdef int32_t fit(self, Ask ask, int32_t node, int64_t* tally) noexcept nogil:
+    cdef int32_t fit(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil:
         # All needs of the pod; answers the number of choices, or -1. The columns are as before afterwards.
         cdef int32_t i, picked = -1
         self.link_value = 0
@@ -1063,7 +1156,7 @@ cdef class Rows:
         memcpy(&self.taken[self.first[node]], self.saved, self.length[node] * sizeof(int32_t))
         return picked
 
-    cdef int32_t walk(self, Ask ask, const Joint* joint, int32_t node, int64_t* tally) noexcept nogil:
+    cdef int32_t walk(self, Ask ask, const Joint* joint, int32_t node, int32_t* tally) noexcept nogil:
         # Container by container; with a joint plan, its instances are dealt out. A plain init container ends before the
         # next one starts, so it gives back what it took at once, and sees only the sidecars before it; sidecars and app
         # containers run together and add up.

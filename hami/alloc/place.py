@@ -1,15 +1,14 @@
 """A request and candidate nodes in, a decision with its reasons out.
 
 Pure and synchronous: nothing is held by deciding; the caller puts what it accepts into the ledger. All containers of a
-pod are decided together. Requests land on cards in MIG mode only once instances are placed: until then such a card
-refuses with `CardMigTopologyInfeasible`.
+pod are decided together; on cards in MIG mode a share is an instance, and the assignment says where it lies.
 """
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, overload
 
-from hami.alloc._fit import NUMBERS, Ask
+from hami.alloc._fit import NUMBERS, Ask, Survey
 from hami.alloc.ledger import Ledger
 from hami.alloc.policy import spreads_nodes
 from hami.alloc.quota import Quotas
@@ -19,7 +18,6 @@ from hami.model.names import NodeName, PodUid, VendorWord
 
 _DEVICES: Final = NUMBERS["DEVICES"]
 _LARGEST_FREE: Final = NUMBERS["LARGEST_FREE"]
-_BYTES: Final = 8 * NUMBERS["TALLY_WIDTH"]
 _UNREGISTERED: Final = NodeRefusal(counts={Why.UNREGISTERED: 1})
 
 
@@ -30,31 +28,30 @@ class Refusals(Mapping[NodeName, NodeRefusal]):
     one value.
     """
 
-    __slots__ = ("_index", "_made", "_names", "_tallies", "_unknown")
+    __slots__ = ("_index", "_made", "_survey", "_unknown")
 
-    def __init__(self, names: Sequence[NodeName], tallies: bytes, unknown: Sequence[str]) -> None:
-        self._names = names
-        self._tallies = tallies
-        self._unknown = dict.fromkeys(unknown)
+    def __init__(self, survey: Survey) -> None:
+        self._survey = survey
+        self._unknown = dict.fromkeys(survey.unknown)
         self._index: dict[NodeName, int] | None = None
         self._made: dict[bytes, NodeRefusal] = {}
 
     def __len__(self) -> int:
-        return len(self._names) + len(self._unknown)
+        return self._survey.refused + len(self._unknown)
 
     def __iter__(self) -> Iterator[NodeName]:
-        yield from self._names
+        yield from self._survey.refusals()
         yield from map(NodeName, self._unknown)
 
     def __getitem__(self, name: NodeName) -> NodeRefusal:
         if self._index is None:
-            self._index = {known: position for position, known in enumerate(self._names)}
+            self._index = {known: position for position, known in enumerate(self._survey.refusals())}
         position = self._index.get(name)
         if position is None:
             if name in self._unknown:
                 return _UNREGISTERED
             raise KeyError(name)
-        tally = self._tallies[position * _BYTES : (position + 1) * _BYTES]
+        tally = self._survey.tally(position)
         refusal = self._made.get(tally)
         if refusal is None:
             refusal = self._made[tally] = _refusal(tally)
@@ -62,6 +59,41 @@ class Refusals(Mapping[NodeName, NodeRefusal]):
 
     def __repr__(self) -> str:
         return f"Refusals({dict(self)!r})"
+
+
+class Ranking(Sequence[tuple[NodeName, float]]):
+    """Every fitting node with its score, best first, ordered only as far as somebody looks."""
+
+    __slots__ = ("_survey",)
+
+    def __init__(self, survey: Survey) -> None:
+        self._survey = survey
+
+    def __len__(self) -> int:
+        return self._survey.fitting
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[NodeName, float]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[NodeName, float]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[NodeName, float] | Sequence[tuple[NodeName, float]]:
+        if isinstance(index, slice):
+            places = range(len(self))[index]
+            listed = self._survey.ranking(max(places, default=-1) + 1)
+            return [listed[place] for place in places]
+        place = range(len(self))[index]
+        return self._survey.ranking(place + 1)[place]
+
+    def __iter__(self) -> Iterator[tuple[NodeName, float]]:
+        return iter(self._survey.ranking(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Ranking({list(self)!r})"
 
 
 def place(
@@ -79,23 +111,22 @@ def place(
 
     The request's own policies win over the given ones. `exclude` is a pod whose holdings do not count, as when it is
     placed anew. Scores are HAMi's, before the pod is placed: 0 idle, 30 full; `binpack` prefers the highest, `spread`
-    the lowest, and equal nodes rank by a hash of pod and node. `request_scored` lets cards be ranked by their use with
-    the request, instead of without it as HAMi does.
+    the lowest, and equal nodes rank by a hash of pod and node; a pod that puts links first ranks nodes by those first.
+    `request_scored` lets cards be ranked by their use with the request, instead of without it as HAMi does.
     """
     table = ledger.table
     spread = spreads_nodes(request.node_policy or node_policy)
     with ledger.without(exclude), table.marked(request):
         ask = _pack(ledger, request, card_policy, quota, request_scored)
-        scores, best, refusing, tallies, unknown = table.rows.survey(
-            ask, table.names, table.ids, nodes, salt(request.uid), spread
-        )
-        refusals = Refusals(refusing, tallies, unknown)
+        survey = table.rows.survey(ask, table.names, table.ids, nodes, salt(request.uid), spread)
+        refusals = Refusals(survey)
+        best = survey.best
         if best < 0:
             return Refused(refusals=refusals)
         choices, _ = table.rows.assign(ask, best)
         assert choices is not None, "a surveyed node no longer fits"
         assignment = table.assignment(request, table.names[best], choices)
-    return Placed(assignment=assignment, scores=scores, refusals=refusals)
+    return Placed(assignment=assignment, scores=Ranking(survey), refusals=refusals)
 
 
 def place_on(
@@ -142,6 +173,6 @@ def _pack(ledger: Ledger, request: PodRequest, card_policy: str, quota: Quotas |
 
 
 def _refusal(packed: bytes) -> NodeRefusal:
-    tally = array("q", packed)
+    tally = array("i", packed)
     counts = {Why(number): count for number, count in enumerate(tally[:_DEVICES]) if count}
     return NodeRefusal(counts=counts, devices=tally[_DEVICES], largest_free_mib=tally[_LARGEST_FREE])

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 from hami.alloc._fit import NO_LIMIT, NUMBERS, Ask, Rows
 from hami.alloc.links import LinkTables
@@ -50,6 +50,7 @@ _NODE_COLUMNS: Final = {
     "salt": "Q",
     "seen": "I",
     "links": "i",
+    "score_now": "f",
     **{f"sum_{name}": "q" for name in _SUMS},
     **{f"sum_{name}_used": "q" for name in _SUMS},
 }
@@ -83,7 +84,9 @@ class Table:
         self.names: list[NodeName] = []
         """Number to name; a number without a node has an empty name and no rows."""
         self.columns = {name: array(code, bytes(array(code).itemsize)) for name, code in _ROW_COLUMNS.items()}
-        self.node_columns = {name: array(code, bytes(array(code).itemsize)) for name, code in _NODE_COLUMNS.items()}
+        self.node_columns: dict[str, array[Any]] = {
+            name: array(code, bytes(array(code).itemsize)) for name, code in _NODE_COLUMNS.items()
+        }
         self.cards: list[Card | None] = []
         self._free_ids: list[int] = []
         self._free_blocks: dict[int, list[int]] = {}
@@ -118,6 +121,7 @@ class Table:
         for total in _SUMS:
             self.node_columns[f"sum_{total}"][node] = sum(self.columns[total][first : first + len(cards)])
             self.node_columns[f"sum_{total}_used"][node] = 0
+        self.rows.rescore(node)
         self.rows.widen(len(cards))
 
     def drop(self, name: NodeName) -> None:
@@ -133,7 +137,8 @@ class Table:
         self.links.disconnect(name)
         self._cut.discard(name)
         self.node_columns["length"][node] = 0
-        self.names[node] = NodeName("")
+        # Answers of earlier surveys keep the list they were given.
+        self.names = [*self.names[:node], NodeName(""), *self.names[node + 1 :]]
         self._free_ids.append(node)
         self._free_blocks.setdefault(length, []).append(first)
 
@@ -325,7 +330,7 @@ class Table:
     def _claim_id(self, name: NodeName) -> int:
         if self._free_ids:
             node = self._free_ids.pop()
-            self.names[node] = name
+            self.names = [*self.names[:node], name, *self.names[node + 1 :]]
         else:
             node = len(self.names)
             self.names.append(name)
@@ -393,7 +398,7 @@ def _rules(selection: Selection, rules: Rule, *, by_percent: bool, policy: CardP
     return sum(NUMBERS[name] for name, holds in chosen.items() if holds)
 
 
-def _doubled(column: "array[int]", least: int) -> "array[int]":
+def _doubled(column: "array[Any]", least: int) -> "array[Any]":
     larger = array(column.typecode, column)
     larger.extend(bytes(max(least, 2 * len(column)) - len(column)))
     return larger

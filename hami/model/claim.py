@@ -5,7 +5,7 @@ ledger. Refusals are values, never exceptions.
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hami.model.device import MigPlacement
@@ -225,7 +225,7 @@ class Placed:
     """The pod fits: the assignment, and every fitting node's score in the order the policy ranks them, best first."""
 
     assignment: Assignment
-    scores: tuple[tuple[NodeName, float], ...]
+    scores: Sequence[tuple[NodeName, float]]
     refusals: Mapping[NodeName, NodeRefusal] = field(default_factory=dict)
 
 

@@ -138,7 +138,7 @@ class Extender:
             placed.assignment,
             now=self._clock.monotonic(),
             earlier_keys=record.stale_keys(call.pod, {}, self._picture.registry),
-            scores=placed.scores if self._settings.filter_answer == "ranked" else (),
+            scores=tuple(placed.scores) if self._settings.filter_answer == "ranked" else (),
         )
         self._waiting.done(request.uid)
         self._events.tell(subject, "FilteringSucceed", verdicts.found(placed))
@@ -198,7 +198,7 @@ class Extender:
         scores = hold.scores if hold is not None else ()
         if not scores:
             verdict = self._place(request, names)
-            scores = verdict.scores if isinstance(verdict, Placed) else ()
+            scores = tuple(verdict.scores) if isinstance(verdict, Placed) else ()
         return priorities(scores)
 
     def hold_on(self, request: PodRequest, node: NodeName, *, earlier_keys: Iterable[str]) -> Hold | NodeRefusal:
