@@ -34,6 +34,8 @@ CONFIRM_S: Final = 1.0
 """How long `PreStartContainer` waits for the checkpoint, which comes 4 ms (p99 42 ms) after the answer."""
 NOTICE_S: Final = 0.3
 """Pause after a device file changed just before a start: the runtime notices such files asynchronously."""
+ENDED_S: Final = 3.0
+"""How long to ask the API server for pods that may have ended; the others count."""
 KEEP_S: Final = 30
 """Age from which a grant without pod and process is removed: our watch may show a new pod later than the kubelet."""
 
@@ -80,7 +82,10 @@ class Grants:
         for problem in self._store.problems:
             log.error("a grant cannot be read: %s", problem)
         for grant in self._grants.values():
-            self._opening.restore(grant)
+            try:
+                self._opening.restore(grant)
+            except (OSError, WireError) as error:
+                log.error("grant %s of %s cannot be restored: %s", grant.id, _named(grant), error)
             if grant.state is State.REFUSED and grant.holder is not None:
                 self._assignments.remember_refusal(grant.holder.pod_uid)
         log.info("%d grants taken over", len(self._grants))
@@ -129,11 +134,18 @@ class Grants:
                 raise NotGranted(f"this node's agent has no grant with the devices {', '.join(sorted(wanted))}")
             for grant in holding:
                 if grant.state is State.SETTLED:
-                    changed |= await anyio.to_thread.run_sync(self._opening.restore, grant)
+                    changed |= await self._restore(grant)
                 elif grant is holding[-1] or self._is_current(grant):
                     changed |= await self._settle_or_raise(grant)
         if changed:
             await anyio.sleep(NOTICE_S)
+
+    async def _restore(self, grant: Grant) -> bool:
+        """Put back what somebody took away from a settled grant; whether it was its device file."""
+        try:
+            return await anyio.to_thread.run_sync(self._opening.restore, grant)
+        except (OSError, WireError) as error:
+            raise NotGranted(f"the grant cannot be written on the node: {error}") from error
 
     async def _recover(self, ids: frozenset[str]) -> list[Grant]:
         """A grant whose record was lost, from the kubelet's copy of our answer: its paths are what the pod mounts."""
@@ -181,7 +193,10 @@ class Grants:
     async def _remove(self, grant_id: str) -> None:
         self._grants.pop(grant_id, None)
         self._regions.close(grant_id)
-        await anyio.to_thread.run_sync(self._store.remove, grant_id)
+        try:
+            await anyio.to_thread.run_sync(self._store.remove, grant_id)
+        except OSError as error:
+            log.error("grant %s cannot be removed: %s", grant_id, error)
 
     def _is_over(self, grant: Grant, listed: Sequence[ListedPod], in_use: Collection[str]) -> bool:
         """Whether a grant's pod has ended or gone, with its processes. `in_use` are the checkpoint's grants."""
@@ -228,33 +243,37 @@ class Grants:
 
     async def _settle_confirmed(self) -> None:
         waiting = [grant for grant in self._grants.values() if grant.state is State.TENTATIVE]
-        if not waiting:
+        node = self._node()
+        if not waiting or node is None:
             return
         entries = self._inquiry.entries()
         for grant in waiting:
             # A pod that is not known yet waits for its first container's start; nobody should wait for it here.
             owner = self._inquiry.known(grant, entries)
             if owner is not None:
-                await self._settle(grant, owner)
+                await self._settle(grant, owner, node)
 
     async def _settle_or_raise(self, grant: Grant) -> bool:
+        node = self._node()
+        if node is None:
+            raise NotGranted("the devices of this node are not known yet")
         others = {key for key, other in self._newest().items() if other.id != grant.id}
         owner = await self._inquiry.confirmed(grant, self._inquiry.entries(), others)
         if owner is None:
             raise NotGranted(f"the kubelet does not say yet whose grant {grant.id} is")
-        changed, refusal = await self._settle(grant, owner)
+        changed, refusal = await self._settle(grant, owner, node)
         if refusal:
             raise NotGranted(refusal)
         return changed
 
-    async def _settle(self, grant: Grant, owner: Owner) -> tuple[bool, str]:
+    async def _settle(self, grant: Grant, owner: Owner, node: NodeRecord) -> tuple[bool, str]:
         """Give the owner its share, or refuse: whether its device file changed, and the refusal's text."""
         thought, holder = grant.holder, _holder(owner)
         grant = replace(grant, holder=holder)
         if thought is not None and thought != holder:
             log.warning("grant %s was thought to be for %s and is for %s", grant.id, thought.key, _named(grant))
         self._grants[grant.id] = grant
-        decided = await self._decide(grant, owner)
+        decided = await self._decide(grant, owner, node)
         if isinstance(decided, str):
             await self._refuse(grant, owner.pod, decided)
             return False, decided
@@ -274,10 +293,7 @@ class Grants:
             self._assignments.succeed(owner.pod)
         return changed, ""
 
-    async def _decide(self, grant: Grant, owner: Owner) -> PodRecord | str:
-        node = self._node()
-        if node is None:
-            return "the devices of this node are not known yet"
+    async def _decide(self, grant: Grant, owner: Owner, node: NodeRecord) -> PodRecord | str:
         standing = self._standing()
         if not self._assignments.keeps(owner, node, standing):
             standing = replace(standing, ended=await self._ended())
@@ -295,7 +311,12 @@ class Grants:
         held = [(grant.id, grant.holder) for grant in self._grants.values() if grant.holder is not None]
         alive = {holder.pod_uid for i, holder in held if holder.key in names or self._regions.alive(i)}
         quiet = {holder.pod_uid: holder.key for _, holder in held if holder.pod_uid not in alive}
-        return frozenset([uid for uid, key in quiet.items() if await self._inquiry.is_gone(uid, key)])
+        ended = set()
+        with anyio.move_on_after(ENDED_S):
+            for uid, key in quiet.items():
+                if await self._inquiry.is_gone(uid, key):
+                    ended.add(uid)
+        return frozenset(ended)
 
     async def _refuse(self, grant: Grant, pod: NodePod, reason: str) -> None:
         grant = replace(grant, state=State.REFUSED, shares=(), reason=reason)

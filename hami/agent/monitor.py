@@ -36,7 +36,7 @@ class Views(Protocol):
         ...
 
     def apply(self, verdict: Feedback) -> None:
-        """Set one region's switches."""
+        """Set one region's switches. Raises OSError for a file that is no region."""
         ...
 
 
@@ -126,6 +126,7 @@ class Monitor:
         self._activity: dict[str, _Activity] = {}
         self._reaped_s = float("-inf")
         self._errors = 0
+        self._spoiled: set[str] = set()
         self.look = Look(monotonic_s=clock())
 
     async def run(self) -> None:
@@ -156,8 +157,7 @@ class Monitor:
             try:
                 view = self._regions.view(grant.id, reap=reap)
             except OSError as error:
-                self._errors += 1
-                log.warning("the region of grant %s cannot be read: %s", grant.id, error)
+                self._fail(grant.id, error)
                 continue
             if view is not None:
                 views[grant.id] = grant, view
@@ -222,7 +222,17 @@ class Monitor:
                 )
             )
         for verdict in feedback(uses):
-            self._regions.apply(verdict)
+            try:
+                self._regions.apply(verdict)
+            except OSError as error:
+                self._fail(verdict.id, error)
+
+    def _fail(self, grant_id: str, error: OSError) -> None:
+        """Count a region that cannot be read, and say so once: its container can spoil it for ever."""
+        self._errors += 1
+        if grant_id not in self._spoiled:
+            self._spoiled.add(grant_id)
+            log.warning("the region of grant %s cannot be read: %s", grant_id, error)
 
 
 def _devices(grant: Grant, view: RegionView, activity: _Activity, now: float) -> list[ContainerDevice]:

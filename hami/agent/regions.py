@@ -4,6 +4,7 @@ Made when a grant is settled, so that limits and metrics exist before the first 
 of a region is changed by the interposer's own C code.
 """
 
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from hami.alloc.feedback import Feedback
 from hami.model.names import DeviceUuid
 from hami.node._region import Region
 from hami.node.grants import Grant, GrantStore
+
+log = logging.getLogger(__name__)
 
 MIB: Final = 2**20
 
@@ -46,12 +49,21 @@ class RegionView:
     """Seconds since the last launch; None before the first."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Open:
+    """A mapped region, and the file as it was then."""
+
+    region: Region
+    inode: int
+    size: int
+
+
 class RegionFiles:
     """Open regions by grant id. Safe to call from several threads: grants are opened up in a worker thread."""
 
     def __init__(self, store: GrantStore) -> None:
         self._store = store
-        self._open: dict[str, Region] = {}
+        self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -59,8 +71,8 @@ class RegionFiles:
 
     def __exit__(self, *exc: object) -> None:
         with self._lock:
-            for region in self._open.values():
-                region.close()
+            for known in self._open.values():
+                known.region.close()
             self._open.clear()
 
     def ensure(self, grant: Grant, priority: int) -> None:
@@ -70,24 +82,33 @@ class RegionFiles:
         cores = [share.cores for share in grant.shares]
         path = self._store.region(grant.id)
         with self._lock:
-            region = self._region(grant.id)
+            try:
+                region = self._region(grant.id)
+            except OSError as error:
+                log.warning("the region of grant %s is made anew: %s", grant.id, error)
+                region = None
             if region is not None and [device.uuid for device in region.snapshot().devices] == uuids:
                 for i, (limit, percent) in enumerate(zip(limits, cores, strict=True)):
                     region.set_limit(i, limit, percent)
                 region.set_priority(priority)
                 return
-            if region is not None:
-                self._close(grant.id)
-                path.unlink(missing_ok=True)
+            self._close(grant.id)
+            path.unlink(missing_ok=True)
             # A reboot may have taken the directory's content, not the record.
             path.parent.mkdir(mode=0o777, exist_ok=True)
             path.parent.chmod(0o777)
-            self._open[grant.id] = Region.create(path, uuids, limits, cores, priority=priority)
+            self._keep(grant.id, Region.create(path, uuids, limits, cores, priority=priority))
 
     def alive(self, grant_id: str) -> bool:
-        """Whether a process of the grant's container still runs; the dead are reaped on the way."""
+        """Whether a process of the grant's container still runs; the dead are reaped on the way.
+
+        A file that its container has spoiled says nothing: then the kubelet's list and the API decide alone.
+        """
         with self._lock:
-            region = self._region(grant_id)
+            try:
+                region = self._region(grant_id)
+            except OSError:
+                return False
             if region is None:
                 return False
             region.reap()
@@ -112,9 +133,9 @@ class RegionFiles:
             return _view(region)
 
     def apply(self, verdict: Feedback) -> None:
-        """Set one region's switches."""
+        """Set one region's switches. Raises OSError for a file that is no region."""
         with self._lock:
-            region = self._open.get(verdict.id)
+            region = self._region(verdict.id)
             if region is None:
                 return
             region.set_sharing(verdict.sharing)
@@ -124,17 +145,33 @@ class RegionFiles:
                 region.unblock()
 
     def _region(self, grant_id: str) -> Region | None:
-        if grant_id not in self._open:
-            path = self._store.region(grant_id)
-            if not path.exists():
-                return None
-            self._open[grant_id] = Region.open(path)
-        return self._open[grant_id]
+        """The open region of the file as it is now. Raises OSError for a file that is no region.
+
+        The file belongs to the container, which may replace or cut it; touching a page that is gone kills a process,
+        so what is mapped is compared with what is there before every use.
+        """
+        path = self._store.region(grant_id)
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            self._close(grant_id)
+            return None
+        known = self._open.get(grant_id)
+        if known is not None and (known.inode, known.size) == (stat.st_ino, min(known.size, stat.st_size)):
+            return known.region
+        self._close(grant_id)
+        region = Region.open(path)
+        self._keep(grant_id, region)
+        return region
+
+    def _keep(self, grant_id: str, region: Region) -> None:
+        stat = self._store.region(grant_id).stat()
+        self._open[grant_id] = _Open(region=region, inode=stat.st_ino, size=stat.st_size)
 
     def _close(self, grant_id: str) -> None:
-        region = self._open.pop(grant_id, None)
-        if region is not None:
-            region.close()
+        known = self._open.pop(grant_id, None)
+        if known is not None:
+            known.region.close()
 
 
 def _view(region: Region) -> RegionView:

@@ -1,5 +1,6 @@
 """The monitor's looks over real regions, and over scripted ones where programs would have to run."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,6 +98,33 @@ class TestRegionFiles:
             assert (seen.snapshot().blocked, seen.snapshot().sharing) == (True, True)
             regions.apply(Feedback(id=made.id, blocked=False, sharing=False))
             assert (seen.snapshot().blocked, seen.snapshot().sharing) == (False, False)
+
+    @pytest.mark.parametrize("what", ["cut", "removed", "replaced", "emptied"])
+    def test_a_container_that_spoils_its_region(self, store: GrantStore, what: str) -> None:
+        """It has the directory mounted and may do with the file what it likes; only its own metrics suffer."""
+        spoiled, good = grant("spoiled", 0), grant("good", 1)
+        with RegionFiles(store) as regions:
+            for each in (spoiled, good):
+                store.create(each)
+                regions.ensure(each, 1)
+            monitor = Monitor(regions, lambda: (spoiled, good), FakeProbe(), NODE)
+            monitor.see()
+            path = store.region(spoiled.id)
+            if what == "cut":
+                os.truncate(path, 4096)
+            elif what == "emptied":
+                os.truncate(path, 0)
+            else:
+                path.unlink()
+                if what == "replaced":
+                    path.write_bytes(bytes(100))
+            monitor.see()
+            monitor.see()
+            assert [c.key.name for c in monitor.look.containers] == ["good"]
+            assert not regions.alive(spoiled.id)
+            regions.ensure(spoiled, 1)
+            monitor.see()
+            assert [c.key.name for c in monitor.look.containers] == ["spoiled", "good"]
 
     def test_a_file_that_is_no_region_costs_itself_alone(self, store: GrantStore) -> None:
         good, bad = grant("good", 0), grant("bad", 1)
