@@ -5,6 +5,7 @@ with no more rights than they need.
 """
 
 import json
+import subprocess
 import sys
 import time
 import urllib.request
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import yaml
 
-from tests.cluster.harness import images
+from tests.cluster.harness import binaries, images
 from tests.cluster.harness.api import Json
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.controlplane import scheduler_configuration
@@ -38,25 +39,9 @@ SCHEDULER: Final = "hami-scheduler"
 MACHINE: Final = REPOSITORY / "tests" / "cluster" / "machine.yaml"
 _HAMI: Final = (sys.executable, "-m", "hami")
 
-_RIGHTS: Final[Mapping[str, Sequence[tuple[str, str, str]]]] = {
-    SCHEDULER: (
-        ("", "pods", "get list watch patch"),
-        ("", "pods/binding", "create"),
-        ("", "nodes", "get list watch patch"),
-        ("", "resourcequotas namespaces", "get list watch"),
-        ("", "events", "create patch"),
-        ("events.k8s.io", "events", "create patch"),
-        ("coordination.k8s.io", "leases", "get list watch"),
-        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "get list watch"),
-    ),
-    AGENT: (
-        ("", "pods", "get list watch patch"),
-        ("", "nodes", "get list watch patch"),
-        ("", "events", "create patch"),
-        ("events.k8s.io", "events", "create patch"),
-    ),
-}
-"""User -> (API group, resources, verbs)."""
+_ROLES: Final = {SCHEDULER: "hami-scheduler", AGENT: "hami-device-plugin-monitor"}
+"""User -> the chart's ClusterRole for it, so that the tests prove that the chart's rights are enough."""
+_RBAC: Final = "rbac.authorization.k8s.io"
 
 
 class Services:
@@ -210,28 +195,28 @@ class Services:
         path.write_text(yaml.safe_dump({"nvidia": dict(nvidia)}), encoding="utf-8")
 
     def _users(self) -> None:
-        api = self._cluster.api
-        for user, rights in _RIGHTS.items():
+        api, rules = self._cluster.api, _chart_rules()
+        for user, role in _ROLES.items():
             self._cluster.pki.make_user(user, common_name=user)
-            rules = [
-                {"apiGroups": [group], "resources": resources.split(), "verbs": verbs.split()}
-                for group, resources, verbs in rights
-            ]
-            # The chart, installed beside, has roles under the plain names.
+            # The chart itself, installed beside, has roles under the plain names.
             name = f"test-{user}"
-            rbac = "rbac.authorization.k8s.io"
             api.apply(
-                f"/apis/{rbac}/v1/clusterroles",
-                {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules},
+                f"/apis/{_RBAC}/v1/clusterroles",
+                {
+                    "apiVersion": f"{_RBAC}/v1",
+                    "kind": "ClusterRole",
+                    "metadata": {"name": name},
+                    "rules": rules[role],
+                },
             )
             api.apply(
-                f"/apis/{rbac}/v1/clusterrolebindings",
+                f"/apis/{_RBAC}/v1/clusterrolebindings",
                 {
-                    "apiVersion": f"{rbac}/v1",
+                    "apiVersion": f"{_RBAC}/v1",
                     "kind": "ClusterRoleBinding",
                     "metadata": {"name": name},
-                    "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
-                    "subjects": [{"apiGroup": rbac, "kind": "User", "name": user}],
+                    "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": name},
+                    "subjects": [{"apiGroup": _RBAC, "kind": "User", "name": user}],
                 },
             )
 
@@ -271,6 +256,15 @@ class Services:
 
 
 _ENVIRONMENT: Final = {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+
+
+def _chart_rules() -> dict[str, list[Json]]:
+    """The rules of each ClusterRole that the chart renders, by name."""
+    helm = binaries.ensure(["helm"])["helm"]
+    chart = REPOSITORY / "deploy" / "charts" / "hami"
+    done = subprocess.run([helm, "template", "hami", chart], capture_output=True, text=True, timeout=60, check=True)
+    objects = [document for document in yaml.safe_load_all(done.stdout) if document]
+    return {o["metadata"]["name"]: o["rules"] for o in objects if o["kind"] == "ClusterRole"}
 
 
 def _metrics(port: int) -> str:
