@@ -23,6 +23,7 @@ struct cost {
     uint32_t known;       /* samples ever, since the last invalidation */
     uint32_t launches;
     uint32_t under_way;   /* timed launches whose end has not been seen */
+    uint32_t impatient;   /* 1: nobody waits for the first measurement any more */
 };
 
 /* Words are read without a lock; only cost_learn and cost_invalidate write the figures, under `learning`. */
@@ -85,7 +86,7 @@ void cost_invalidate(struct cost *cost)
 {
     pthread_mutex_lock(&learning);
     cost->least_ns = cost->former_ns = cost->since_ns = 0;
-    cost->samples = cost->known = 0;
+    cost->samples = cost->known = cost->impatient = 0;
     pthread_mutex_unlock(&learning);
 }
 
@@ -114,7 +115,13 @@ uint64_t cost_learn(struct cost *cost, uint64_t measured_ns, bool shared)
 bool cost_pending(const struct cost *cost)
 {
     return __atomic_load_n(&cost->known, __ATOMIC_RELAXED) == 0 &&
-           __atomic_load_n(&cost->under_way, __ATOMIC_RELAXED) > 0;
+           __atomic_load_n(&cost->under_way, __ATOMIC_RELAXED) > 0 &&
+           __atomic_load_n(&cost->impatient, __ATOMIC_RELAXED) == 0;
+}
+
+void cost_stop_waiting(struct cost *cost)
+{
+    __atomic_store_n(&cost->impatient, 1, __ATOMIC_RELAXED);
 }
 
 /* ---- samples: pairs of events, kept by context because events belong to one */

@@ -32,8 +32,10 @@ struct sample *cost_begin(struct cost *cost, uint64_t context, CUstream stream, 
 void cost_end(struct sample *sample, CUresult launched, CUstream stream, bool per_thread, int device, uint64_t charged);
 /* Looks which timed launches have ended; charges or gives back the difference to what they were charged. */
 void cost_harvest(struct region *region, bool shared);
-/* True while this cost is not known and a launch that will tell is under way. */
+/* True while this cost is not known, a launch that will tell is under way, and nobody has given up waiting for it. */
 bool cost_pending(const struct cost *cost);
+/* That launch may depend on others of its kind: until it has told, they go without knowing. */
+void cost_stop_waiting(struct cost *cost);
 /* Forgets samples in a context that has ended; all, in the child of a fork. */
 void cost_drop_context(CUcontext context);
 void cost_forget(void);

@@ -5,8 +5,8 @@
 #include "process.h"
 #include "throttle.h"
 
-/* A launch waits this long at most for the first measurement of its own kind. It may be that very launch which lets the
- * earlier one end, so this must not be a condition. */
+/* Launches of a kind wait this long at most for its first measurement. It may be the waiting launch that lets the earlier
+ * one end, so this must not be a condition. */
 #define FIRST_MEASUREMENT_NS (20 * NS_PER_MS)
 #define POLL_NS (200 * NS_PER_US)
 /* Old monitors unblock by a store alone, without waking anybody. */
@@ -97,7 +97,7 @@ static uint8_t noise(void)
     return (uint8_t)(state >> 32);
 }
 
-static void wait_for_turn(struct region_device *device, const struct cost *cost)
+static void wait_for_turn(struct region_device *device, struct cost *cost)
 {
     struct region_prefix *prefix = process.region.prefix;
     uint64_t begun = prim_now();
@@ -111,7 +111,9 @@ static void wait_for_turn(struct region_device *device, const struct cost *cost)
             break;
         throttle_earn(device, now, percent);
         uint64_t wait = throttle_wait(device, percent, strictness);
-        if (wait == 0 && (!cost_pending(cost) || now - begun > FIRST_MEASUREMENT_NS))
+        if (wait == 0 && now - begun > FIRST_MEASUREMENT_NS)
+            cost_stop_waiting(cost);
+        if (wait == 0 && !cost_pending(cost))
             break;
         if (wait != 0 && strictness == 0)
             strictness = noise() | 1;
