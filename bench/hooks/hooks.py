@@ -143,7 +143,7 @@ class Bench:
 def show(results: list[Result]) -> None:
     table = Table(title="driver calls, ns of CPU time a call (alloc_free: a pair)")
     for column in ("operation", "others", "native", "hooked", "least", "most", "added", "target"):
-        table.add_column(column, justify="left" if column == "operation" else "right")
+        table.add_column(column, justify="left" if column == "operation" else "right", no_wrap=True)
     for r in results:
         style = "" if r.added_ns <= r.target_ns else "bold"
         numbers = (r.native_ns, r.hooked_ns, r.hooked_least_ns, r.hooked_most_ns, r.added_ns)
