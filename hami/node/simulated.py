@@ -8,11 +8,13 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hami.model.machine import Fault, Machine, MachineDevice
+from hami.model.mig import identify
 
 STATE_VARIABLE = "HAMI_SIM_STATE"
 
@@ -52,6 +54,9 @@ def compile_state(machine: Machine, path: Path) -> None:
     state.machine = machine.name.encode()
     for index, device in enumerate(machine.devices):
         _fill_device(state.devices[index], device, index)
+        if device.model.mig:
+            most = layout.constants["SIM_PROFILES"]
+            _fill_profiles(state.profiles[most * index : most * (index + 1)], device)
     for index, fault in enumerate(machine.faults):
         _fill_fault(state.faults[index], fault)
     # What the libraries own starts as zeros, so everything after the description can stay a hole in the file.
@@ -106,6 +111,24 @@ def _fill_device(row: Any, device: MachineDevice, index: int) -> None:
     row.uuid = device.uuid.encode()
     row.name = device.model.name.encode()
     row.serial = f"13219{int(device.uuid[4:12], 16) % 100_000_000:08d}".encode()
+
+
+def _fill_profiles(rows: Sequence[Any], device: MachineDevice) -> None:
+    """The MIG profiles of the device's model; memory other than the model's is cut in the same proportions."""
+    model = identify(device.model.name, device.model.memory_mib)
+    if model is None:
+        return
+    for row, profile in zip(rows, model.profiles, strict=False):
+        row.memory_bytes = (profile.memory_mib * device.memory_mib // device.model.memory_mib) << 20
+        row.id = profile.shape.profile_id
+        row.number = profile.shape.nvml_index
+        row.slices = profile.shape.slices
+        row.size = profile.shape.size
+        row.starts = sum(1 << start for start in profile.shape.starts)
+        row.most = profile.shape.instances
+        row.sm_count = min(profile.sm_count, device.sm_count)
+        row.media = profile.name.media
+        row.name = str(profile.name).encode()
 
 
 def _fill_fault(row: Any, fault: Fault) -> None:

@@ -9,7 +9,7 @@
 static struct {
     struct CUctx_st *context; /* NULL = not active */
     unsigned flags;
-} primary[SIM_DEVICES];
+} primary[SIM_UNITS];
 static unsigned primary_generation;
 static u64 last_id;
 

@@ -87,7 +87,7 @@ extern pthread_mutex_t local;
 bool cuda_ready(void);
 int cuda_device_count(void);
 
-/* Index in sim->devices of a CUDA ordinal; -1 when there is none. */
+/* The unit behind a CUDA ordinal, an index into sim->devices; -1 when there is none. */
 int cuda_device(CUdevice ordinal);
 CUdevice cuda_ordinal(int device);
 

@@ -3,19 +3,28 @@
 #include <string.h>
 
 #include "cuda_sim.h"
+#include "mig.h"
 #include "visible.h"
 
 pthread_mutex_t local = PTHREAD_MUTEX_INITIALIZER;
 
 static unsigned ready_generation; /* state_generation() at cuInit; 0 = never */
 static int device_count;
-static int devices[SIM_DEVICES];
+static int devices[SIM_DEVICES]; /* units, by ordinal */
+static u64 made[SIM_DEVICES];    /* unit_made() of each at cuInit */
 
 bool cuda_ready(void) { return __atomic_load_n(&ready_generation, __ATOMIC_ACQUIRE) == state_generation(); }
 
 int cuda_device_count(void) { return device_count; }
 
-int cuda_device(CUdevice ordinal) { return ordinal >= 0 && ordinal < device_count ? devices[ordinal] : -1; }
+int cuda_device(CUdevice ordinal)
+{
+    /* An instance that was destroyed is no device any more, though a new one may be in its place. */
+    if (ordinal < 0 || ordinal >= device_count || !unit_exists(devices[ordinal]) ||
+        unit_made(devices[ordinal]) != made[ordinal])
+        return -1;
+    return devices[ordinal];
+}
 
 CUdevice cuda_ordinal(int device)
 {
@@ -42,6 +51,8 @@ SIM_API CUresult cuInit(unsigned int flags)
         watched = pthread_atfork(NULL, NULL, fresh_lock_in_child) == 0;
     if (ready_generation != state_generation()) {
         device_count = visible_to_cuda(devices);
+        for (int i = 0; i < device_count; i++)
+            made[i] = unit_made(devices[i]);
         if (device_count > 0)
             __atomic_store_n(&ready_generation, state_generation(), __ATOMIC_RELEASE);
     }
@@ -96,14 +107,14 @@ SIM_API CUresult cuDeviceGetName(char *name, int length, CUdevice dev)
 
 static int hex(char digit) { return digit <= '9' ? digit - '0' : (digit | 32) - 'a' + 10; }
 
-static CUresult get_uuid(CUuuid *uuid, CUdevice dev)
+static CUresult get_uuid(CUuuid *uuid, CUdevice dev, bool of_device)
 {
     int device = cuda_device(dev);
     if (device < 0)
         return CUDA_ERROR_INVALID_DEVICE;
     if (!uuid)
         return CUDA_ERROR_INVALID_VALUE;
-    const char *at = sim->devices[device].uuid + strlen("GPU-");
+    const char *at = sim->devices[of_device ? unit_device(device) : device].uuid + strlen("GPU-");
     for (int i = 0; i < 16; i++, at += 2) {
         at += *at == '-';
         uuid->bytes[i] = (char)(hex(at[0]) * 16 + hex(at[1]));
@@ -111,16 +122,17 @@ static CUresult get_uuid(CUuuid *uuid, CUdevice dev)
     return CUDA_SUCCESS;
 }
 
+/* The old form tells the device, the new one the instance. */
 SIM_API CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice dev)
 {
     ENTER();
-    return get_uuid(uuid, dev);
+    return get_uuid(uuid, dev, true);
 }
 
 SIM_API CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice dev)
 {
     ENTER();
-    return get_uuid(uuid, dev);
+    return get_uuid(uuid, dev, false);
 }
 
 SIM_API CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev)
@@ -265,7 +277,7 @@ SIM_API CUresult cuDeviceGetByPCIBusId(CUdevice *dev, const char *bus_id)
     return CUDA_ERROR_INVALID_DEVICE;
 }
 
-/* All devices of a machine reach each other, over NVLink or PCIe. */
+/* All devices of a machine reach each other, over NVLink or PCIe; an instance is always alone in its process. */
 SIM_API CUresult cuDeviceCanAccessPeer(int *can, CUdevice dev, CUdevice peer)
 {
     ENTER();

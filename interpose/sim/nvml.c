@@ -20,14 +20,41 @@ int nvml_unsupported(const char *symbol)
 
 int nvml_visible(int *devices) { return visible_to_container(devices); }
 
-nvmlDevice_t nvml_handle(int device) { return (nvmlDevice_t)(void *)&sim->devices[device]; }
+nvmlDevice_t nvml_handle(int unit) { return (nvmlDevice_t)(void *)&sim->devices[unit]; }
+
+int nvml_unit(nvmlDevice_t handle)
+{
+    for (int i = 0; i < SIM_UNITS; i++)
+        if (handle == nvml_handle(i))
+            return unit_exists(i) && (!unit_is_instance(i) || visible_instance(i)) ? i : -1;
+    return -1;
+}
 
 int nvml_device(nvmlDevice_t handle)
 {
-    for (u32 i = 0; i < sim->device_count; i++)
-        if (handle == nvml_handle((int)i))
-            return (int)i;
-    return -1;
+    int unit = nvml_unit(handle);
+    return unit_is_instance(unit) ? -1 : unit;
+}
+
+u64 nvml_used(int unit)
+{
+    int instances[SIM_INSTANCES];
+    u64 used = ledger_used(unit);
+    int count = unit_is_instance(unit) ? 0 : unit_instances(unit, instances);
+    for (int i = 0; i < count; i++)
+        used += ledger_used(instances[i]);
+    return used;
+}
+
+/* Percent of the last second in which a device was busy: in MIG mode, weighted by the multiprocessors of instances. */
+static unsigned busy_percent(int device)
+{
+    int instances[SIM_INSTANCES];
+    u64 busy = timeline_busy_percent(device) * sim->devices[device].sm_count;
+    int count = unit_instances(device, instances);
+    for (int i = 0; i < count; i++)
+        busy += timeline_busy_percent(instances[i]) * sim->devices[instances[i]].sm_count;
+    return (unsigned)(busy / sim->devices[device].sm_count);
 }
 
 nvmlReturn_t nvml_text(char *out, unsigned length, const char *value)
@@ -80,6 +107,8 @@ SIM_API const char *nvmlErrorString(nvmlReturn_t result)
     case NVML_ERROR_TIMEOUT: return "Timeout";
     case NVML_ERROR_FUNCTION_NOT_FOUND: return "Function Not Found";
     case NVML_ERROR_GPU_IS_LOST: return "GPU is lost";
+    case NVML_ERROR_IN_USE: return "In use by another client";
+    case NVML_ERROR_INSUFFICIENT_RESOURCES: return "Insufficient Resources";
     case NVML_ERROR_MEMORY: return "Insufficient Memory";
     case NVML_ERROR_NO_DATA: return "No data";
     case NVML_ERROR_ARGUMENT_VERSION_MISMATCH: return "The provided version is invalid/unsupported";
@@ -205,7 +234,13 @@ static bool same_bus(const struct sim_device *d, const char *bus_id)
 SIM_API nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *out)
 {
     ENTER();
-    return search(out, uuid, same_uuid);
+    nvmlReturn_t rc = search(out, uuid, same_uuid);
+    for (int i = SIM_DEVICES; rc == NVML_ERROR_NOT_FOUND && i < SIM_UNITS; i++)
+        if (unit_exists(i) && same_uuid(&sim->devices[i], uuid) && visible_instance(i)) {
+            *out = nvml_handle(i);
+            rc = NVML_SUCCESS;
+        }
+    return rc;
 }
 
 SIM_API nvmlReturn_t nvmlDeviceGetHandleBySerial(const char *serial, nvmlDevice_t *out)
@@ -230,14 +265,14 @@ SIM_API nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, nvmlDe
 
 SIM_API nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t handle, char *out, unsigned int length)
 {
-    ENTER_DEVICE(handle);
-    return nvml_text(out, length, sim->devices[device].name);
+    ENTER_UNIT(handle);
+    return nvml_text(out, length, sim->devices[unit].name);
 }
 
 SIM_API nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t handle, char *out, unsigned int length)
 {
-    ENTER_DEVICE(handle);
-    return nvml_text(out, length, sim->devices[device].uuid);
+    ENTER_UNIT(handle);
+    return nvml_text(out, length, sim->devices[unit].uuid);
 }
 
 SIM_API nvmlReturn_t nvmlDeviceGetSerial(nvmlDevice_t handle, char *out, unsigned int length)
@@ -299,8 +334,8 @@ NUMBER(nvmlDeviceGetPowerManagementDefaultLimit, d->power_limit_mw)
 NUMBER(nvmlDeviceGetEnforcedPowerLimit, d->power_limit_mw)
 /* An idle device draws an eighth of its limit and is 30 degrees warm; a busy one draws 85 % and has 65 degrees. */
 NUMBER(nvmlDeviceGetPowerUsage,
-       d->power_limit_mw / 8 + (u64)d->power_limit_mw * timeline_busy_percent(device) * 29 / 4000)
-static unsigned degrees(int device) { return 30 + timeline_busy_percent(device) * 35 / 100; }
+       d->power_limit_mw / 8 + (u64)d->power_limit_mw * busy_percent(device) * 29 / 4000)
+static unsigned degrees(int device) { return 30 + busy_percent(device) * 35 / 100; }
 
 SIM_API nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t handle, nvmlTemperatureSensors_t sensor, unsigned int *out)
 {
@@ -391,10 +426,10 @@ PCI(nvmlDeviceGetPciInfo_v3, sizeof(nvmlPciInfo_t))
 
 SIM_API nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t handle, nvmlMemory_t *out)
 {
-    ENTER_DEVICE(handle);
+    ENTER_UNIT(handle);
     if (!out)
         return NVML_ERROR_INVALID_ARGUMENT;
-    u64 total = sim->devices[device].memory_bytes, used = ledger_used(device);
+    u64 total = sim->devices[unit].memory_bytes, used = nvml_used(unit);
     *out = (nvmlMemory_t){.total = total, .free = total - used, .used = used};
     return NVML_SUCCESS;
 }
@@ -402,12 +437,12 @@ SIM_API nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t handle, nvmlMemory_t *
 /* Nothing is reserved for the device's own use here. */
 SIM_API nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t handle, nvmlMemory_v2_t *out)
 {
-    ENTER_DEVICE(handle);
+    ENTER_UNIT(handle);
     if (!out)
         return NVML_ERROR_INVALID_ARGUMENT;
     if (out->version != nvmlMemory_v2)
         return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
-    u64 total = sim->devices[device].memory_bytes, used = ledger_used(device);
+    u64 total = sim->devices[unit].memory_bytes, used = nvml_used(unit);
     *out = (nvmlMemory_v2_t){.version = nvmlMemory_v2, .total = total, .free = total - used, .used = used};
     return NVML_SUCCESS;
 }
@@ -429,31 +464,8 @@ SIM_API nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t handle, nvmlUtil
     ENTER_DEVICE(handle);
     if (!out)
         return NVML_ERROR_INVALID_ARGUMENT;
+    if (mig_on(device))
+        return NVML_ERROR_NOT_SUPPORTED;
     *out = (nvmlUtilization_t){.gpu = timeline_busy_percent(device)};
     return NVML_SUCCESS;
-}
-
-/* ---- MIG: the mode bit */
-
-SIM_API nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t handle, unsigned int *current, unsigned int *pending)
-{
-    ENTER_DEVICE(handle);
-    if (!current || !pending)
-        return NVML_ERROR_INVALID_ARGUMENT;
-    if (!sim->devices[device].mig_capable)
-        return NVML_ERROR_NOT_SUPPORTED;
-    *current = *pending = sim->devices[device].mig_mode;
-    return NVML_SUCCESS;
-}
-
-NUMBER(nvmlDeviceIsMigDeviceHandle, 0)
-NUMBER(nvmlDeviceGetMaxMigDeviceCount, d->mig_mode ? 7 : 0)
-
-SIM_API nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t handle, unsigned int index, nvmlDevice_t *out)
-{
-    ENTER_DEVICE(handle);
-    (void)index;
-    if (!out)
-        return NVML_ERROR_INVALID_ARGUMENT;
-    return sim->devices[device].mig_mode ? NVML_ERROR_NOT_FOUND : NVML_ERROR_NOT_SUPPORTED;
 }

@@ -11,37 +11,42 @@ struct user {
     unsigned pid;
     u64 memory;
     int queue; /* -1 = never launched anything */
+    int unit;
 };
 
-/* Live processes with a context on `device` that are visible from here. Returns how many. With the lock held. */
-static unsigned users(int device, struct user *out)
+/* Live processes with a context on `unit` that are visible from here, appended to the `count` in `out`. Returns how many
+ * these are then. With the lock held. */
+static unsigned users(int unit, struct user *out, unsigned count)
 {
-    unsigned count = 0;
     for (int p = 0; p < (int)sim->process_high; p++) {
         const struct sim_process *process = &sim->processes[p];
         u64 memory = 0;
         for (int k = 0; k < SIM_KINDS; k++)
-            memory += process->memory[device * SIM_KINDS + k];
-        if (!process->live || (!memory && !process->contexts[device]))
+            memory += process->memory[unit * SIM_KINDS + k];
+        if (!process->live || (!memory && !process->contexts[unit]) || count == SIM_PROCESSES)
             continue;
         int pid = state_pid(p);
         if (pid > 0)
-            out[count++] = (struct user){(unsigned)pid, memory, (int)process->queue[device] - 1};
+            out[count++] = (struct user){(unsigned)pid, memory, (int)process->queue[unit] - 1, unit};
     }
     return count;
 }
 
-static unsigned list(int device, struct user *out)
+/* Those of a unit; of a device, also those on its instances. */
+static unsigned list(int unit, struct user *out)
 {
+    int instances[SIM_INSTANCES];
     state_reap();
     state_lock();
-    unsigned count = users(device, out);
+    unsigned count = users(unit, out, 0);
+    int all = unit_is_instance(unit) ? 0 : unit_instances(unit, instances);
+    for (int i = 0; i < all; i++)
+        count = users(instances[i], out, count);
     state_unlock();
     return count;
 }
 
-/* The protocol of lists: too small a buffer is told the size it needs. */
-static nvmlReturn_t room(unsigned *count, unsigned have, const void *buffer)
+nvmlReturn_t nvml_room(unsigned *count, unsigned have, const void *buffer)
 {
     if (!count)
         return NVML_ERROR_INVALID_ARGUMENT;
@@ -52,12 +57,17 @@ static nvmlReturn_t room(unsigned *count, unsigned have, const void *buffer)
 
 #define NO_INSTANCE UINT32_MAX
 
+static unsigned instance_id(const struct user *user)
+{
+    return unit_is_instance(user->unit) ? sim->instances[user->unit - SIM_DEVICES].id : NO_INSTANCE;
+}
+
 #define LIST_V1(name, present)                                                                                         \
     SIM_API nvmlReturn_t name(nvmlDevice_t handle, unsigned int *count, nvmlProcessInfo_v1_t *out)                     \
     {                                                                                                                  \
-        ENTER_DEVICE(handle);                                                                                          \
+        ENTER_UNIT(handle);                                                                                            \
         struct user found[SIM_PROCESSES];                                                                              \
-        nvmlReturn_t rc = room(count, present ? list(device, found) : 0, out);                                         \
+        nvmlReturn_t rc = nvml_room(count, present ? list(unit, found) : 0, out);                                      \
         for (unsigned i = 0; rc == NVML_SUCCESS && i < *count; i++)                                                    \
             out[i] = (nvmlProcessInfo_v1_t){.pid = found[i].pid, .usedGpuMemory = found[i].memory};                    \
         return rc;                                                                                                     \
@@ -65,19 +75,20 @@ static nvmlReturn_t room(unsigned *count, unsigned have, const void *buffer)
 #define LIST_V2(name, present)                                                                                         \
     SIM_API nvmlReturn_t name(nvmlDevice_t handle, unsigned int *count, nvmlProcessInfo_v2_t *out)                     \
     {                                                                                                                  \
-        ENTER_DEVICE(handle);                                                                                          \
+        ENTER_UNIT(handle);                                                                                            \
         struct user found[SIM_PROCESSES];                                                                              \
-        nvmlReturn_t rc = room(count, present ? list(device, found) : 0, out);                                         \
+        nvmlReturn_t rc = nvml_room(count, present ? list(unit, found) : 0, out);                                      \
         for (unsigned i = 0; rc == NVML_SUCCESS && i < *count; i++)                                                    \
             out[i] = (nvmlProcessInfo_v2_t){.pid = found[i].pid,                                                       \
                                             .usedGpuMemory = found[i].memory,                                          \
-                                            .gpuInstanceId = NO_INSTANCE,                                              \
-                                            .computeInstanceId = NO_INSTANCE};                                         \
+                                            .gpuInstanceId = instance_id(&found[i]),                                   \
+                                            .computeInstanceId =                                                       \
+                                                unit_is_instance(found[i].unit) ? 0 : NO_INSTANCE};                    \
         return rc;                                                                                                     \
     }
 /* Processes of a device shared side by side are listed as MPS clients, as the driver does; nothing here draws. */
-#define COMPUTE !sim->devices[device].side_by_side
-#define MPS sim->devices[device].side_by_side
+#define COMPUTE !sim->devices[unit].side_by_side
+#define MPS sim->devices[unit].side_by_side
 LIST_V1(nvmlDeviceGetComputeRunningProcesses, COMPUTE)
 LIST_V2(nvmlDeviceGetComputeRunningProcesses_v2, COMPUTE)
 LIST_V2(nvmlDeviceGetComputeRunningProcesses_v3, COMPUTE)
@@ -126,7 +137,7 @@ SIM_API nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t handle, nvmlPr
     timeline_settle(device);
     u64 now = sim->timelines[device].clock_ns;
     u64 since = asked > 0 && (u64)asked < now ? (u64)asked : now > 1000000000u ? now - 1000000000u : 0;
-    unsigned all = users(device, found), kept = 0;
+    unsigned all = users(device, found, 0), kept = 0;
     for (unsigned i = 0; i < all; i++) {
         if (found[i].queue < 0)
             continue;
@@ -136,7 +147,7 @@ SIM_API nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t handle, nvmlPr
     state_unlock();
     if (!kept)
         return NVML_ERROR_NOT_FOUND;
-    nvmlReturn_t rc = room(count, kept, out);
+    nvmlReturn_t rc = nvml_room(count, kept, out);
     for (unsigned i = 0; rc == NVML_SUCCESS && i < kept; i++)
         out[i] = (nvmlProcessUtilizationSample_t){
             .pid = found[i].pid, .timeStamp = (unsigned long long)((i64)now + offset) / 1000, .smUtil = share[i]};

@@ -22,7 +22,7 @@ static CUmemoryPool pools;
 static unsigned pools_generation;
 static struct {
     CUmemoryPool initial, current;
-} of_device[SIM_DEVICES];
+} of_device[SIM_UNITS];
 
 static u64 chunks(u64 bytes) { return (bytes + CHUNK - 1) / CHUNK * CHUNK; }
 
@@ -33,7 +33,7 @@ static void refresh(void)
         return;
     pools_generation = state_generation();
     pools = NULL;
-    for (int d = 0; d < SIM_DEVICES; d++)
+    for (int d = 0; d < SIM_UNITS; d++)
         of_device[d].initial = of_device[d].current = NULL;
 }
 

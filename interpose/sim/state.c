@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mig.h"
 #include "timeline.h"
 
 struct sim_state *sim;
@@ -61,6 +62,8 @@ static bool make_ready(void)
         pthread_mutex_init(shared_lock(), &attributes);
         pthread_mutexattr_destroy(&attributes);
         sim->born_ns = state_now();
+        for (u32 d = 0; d < sim->device_count; d++)
+            sim->mig_current[d] = sim->mig_pending[d] = sim->devices[d].mig_mode;
         __atomic_store_n(&sim->ready, 1, __ATOMIC_RELEASE);
     }
     byte_lock(F_OFD_SETLK, F_UNLCK, 0, NULL);
@@ -124,7 +127,7 @@ bool state_map(void)
 /* The last holder died: its half-done change is in sums only, so make those again. */
 static void repair(void)
 {
-    for (u32 d = 0; d < sim->device_count; d++) {
+    for (u32 d = 0; d < SIM_UNITS; d++) {
         u64 used = 0;
         for (u64 p = 0; p < sim->process_high; p++)
             for (int k = 0; sim->processes[p].live && k < SIM_KINDS; k++)
@@ -180,7 +183,7 @@ int state_pid(int slot)
 static void drop(int slot)
 {
     struct sim_process *process = &sim->processes[slot];
-    for (u32 d = 0; d < sim->device_count; d++) {
+    for (u32 d = 0; d < SIM_UNITS; d++) {
         for (int k = 0; k < SIM_KINDS; k++) {
             sim->used[d] -= process->memory[d * SIM_KINDS + k];
             process->memory[d * SIM_KINDS + k] = 0;
@@ -258,7 +261,7 @@ bool ledger_take(int device, enum sim_kind kind, u64 bytes)
         reap_locked();
         room = sim->devices[device].memory_bytes - sim->used[device];
     }
-    bool fits = bytes <= room;
+    bool fits = bytes <= room && unit_exists(device);
     if (fits) {
         sim->processes[slot].memory[device * SIM_KINDS + kind] += bytes;
         sim->used[device] += bytes;
@@ -276,6 +279,17 @@ void ledger_give(int device, enum sim_kind kind, u64 bytes)
     sim->processes[slot].memory[device * SIM_KINDS + kind] -= bytes;
     sim->used[device] -= bytes;
     state_unlock();
+}
+
+bool ledger_busy(int unit)
+{
+    reap_locked();
+    for (u64 p = 0; p < sim->process_high; p++) {
+        const struct sim_process *process = &sim->processes[p];
+        if (process->live && process->contexts[unit])
+            return true;
+    }
+    return sim->used[unit] > 0;
 }
 
 u64 ledger_used(int device)

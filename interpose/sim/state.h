@@ -28,6 +28,8 @@ typedef char text;
 #define SIM_TYPE_i32 i32
 #define SIM_TYPE_text text
 #define SIM_TYPE_sim_device struct sim_device
+#define SIM_TYPE_sim_profile struct sim_profile
+#define SIM_TYPE_sim_instance struct sim_instance
 #define SIM_TYPE_sim_fault struct sim_fault
 #define SIM_TYPE_sim_process struct sim_process
 #define SIM_TYPE_sim_queue struct sim_queue
@@ -67,13 +69,16 @@ bool state_alive(int slot);
 /* Pid of `slot` in this process's pid namespace; 0 when it is not visible from here. */
 int state_pid(int slot);
 
-/* Account `bytes` of `device` to this process; false when the device has not that much left (dead processes were
- * dropped before saying so). Takes the lock. */
+/* Account `bytes` of a unit to this process; false when the unit has not that much left (dead processes were dropped
+ * before saying so), or does not exist any more. Takes the lock. */
 bool ledger_take(int device, enum sim_kind kind, u64 bytes);
 void ledger_give(int device, enum sim_kind kind, u64 bytes);
 
-/* Bytes of `device` in use by live processes. Takes the lock. */
+/* Bytes of a unit in use by live processes. Takes the lock. */
 u64 ledger_used(int device);
+
+/* True while a process lives that uses a unit. The dead are dropped first. With the lock held. */
+bool ledger_busy(int unit);
 
 /* Nanoseconds on the machine's clock: CLOCK_MONOTONIC, or the one a test moves. */
 u64 state_now(void);

@@ -27,7 +27,7 @@ static struct {
     unsigned generation;
     CUevent waiting;
     u64 oldest; /* lowest number among waiting */
-} events[SIM_DEVICES];
+} events[SIM_UNITS];
 
 CUstream stream_of(CUstream handle)
 {

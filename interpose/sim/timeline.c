@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "mig.h"
+
 #define HORIZON_NS 100000000u /* longest sleep before looking again: a neighbour may have died meanwhile */
 #define CHECK_NS 10000000u    /* how often neighbours with pending work are checked for life */
 
@@ -247,6 +249,7 @@ u64 timeline_submit(int device, u64 work_ns, u64 *wait_for)
 {
     int slot = state_attach();
     u64 number = 0;
+    work_ns = unit_work(device, work_ns);
     *wait_for = 0;
     if (slot < 0)
         return 0;
@@ -336,6 +339,17 @@ unsigned timeline_share_percent(int index, u64 since_ns)
     return bins_percent(queue->bins, queue->bin, since_ns, sim->timelines[queue->device].clock_ns);
 }
 
+void timeline_clear(int device)
+{
+    struct sim_timeline *line = &sim->timelines[device];
+    while (line->member_count) {
+        u32 index = line->members[0];
+        sim->processes[sim->queues[index].owner - 1].queue[device] = 0;
+        timeline_remove(index);
+    }
+    memset(line, 0, sizeof *line);
+}
+
 void timeline_remove(u32 index)
 {
     struct sim_timeline *line = &sim->timelines[sim->queues[index].device];
@@ -357,7 +371,7 @@ void timeline_remove(u32 index)
 
 void timeline_repair(void)
 {
-    for (u32 d = 0; d < sim->device_count; d++) {
+    for (u32 d = 0; d < SIM_UNITS; d++) {
         sim->timelines[d].member_count = 0;
         sim->timelines[d].current = 0;
         sim->timelines[d].turn_left_ns = 0;

@@ -1,5 +1,5 @@
 /*
- * Device time. A process has one queue a device; a kernel of n ns is an entry that completes when its queue has
+ * Device time, of units (a device, or a MIG instance). A process has one queue a device; a kernel of n ns is an entry that completes when its queue has
  * obtained n ns more. Between processes with pending work the device goes round in turns of time_slice_ns (or, side by
  * side, gives each an equal part continuously). Nothing runs: what happened until now is computed whenever somebody
  * asks.
@@ -35,6 +35,9 @@ void timeline_settle(int device);
 
 /* Take queue `queue` away: its process is gone. With the lock held. */
 void timeline_remove(u32 queue);
+
+/* Forget all that ran on a unit, whose memory nobody uses any more. With the lock held. */
+void timeline_clear(int device);
 
 /* Make sums and lists again after a holder of the lock died. With the lock held. */
 void timeline_repair(void);

@@ -14,6 +14,7 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -169,8 +170,13 @@ static void info(void)
         const unsigned char *b = (const unsigned char *)raw.bytes;
         snprintf(uuid, sizeof uuid, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
                  b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
-        if (nvml.nvmlDeviceGetHandleByUUID(uuid, &handle) != NVML_SUCCESS ||
-            nvml.nvmlDeviceGetMemoryInfo(handle, &memory) != NVML_SUCCESS ||
+        bool known = nvml.nvmlDeviceGetHandleByUUID(uuid, &handle) == NVML_SUCCESS;
+        if (!known) {
+            /* CUDA does not tell an instance from a device. */
+            memcpy(uuid, "MIG", 3);
+            known = nvml.nvmlDeviceGetHandleByUUID(uuid, &handle) == NVML_SUCCESS;
+        }
+        if (!known || nvml.nvmlDeviceGetMemoryInfo(handle, &memory) != NVML_SUCCESS ||
             nvml.nvmlDeviceGetName(handle, product, sizeof product) != NVML_SUCCESS)
             die("NVML", "does not know the device that CUDA shows");
         printf("%s{\"uuid\": \"%s\", \"name\": \"%s\", \"total_mib\": %.3f, \"free_mib\": %.3f, \"device_total_mib\": "
