@@ -7,7 +7,7 @@ bug ends the process, which starts again and takes its grants over from disk.
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +35,7 @@ from hami.kube.client import Kube
 from hami.kube.resources import PODS
 from hami.kube.watch import Deleted, Listed, watch
 from hami.model.device import NodeInventory, NodeRecord
-from hami.model.names import NodeName, PodUid
+from hami.model.names import DeviceUuid, NodeName, PodUid
 from hami.model.settings import DeviceConfig, NodeOverrides, apply_node_overrides
 from hami.model.vendor import Vendor
 from hami.node.driver_spec import DriverSpecs
@@ -54,6 +54,9 @@ PROBE_EVERY_S: Final = 5.0
 EVENT_WAIT_S: Final = 1.0
 """How long one wait for a driver event lasts: a shutdown waits no longer than this."""
 SWEEP_EVERY_S: Final = 5.0
+LINKS_EVERY_S: Final = 3600.0
+ASYMMETRIC: Final = "AsymmetricGPUP2PLink"
+"""HAMi's reason word."""
 RECHECK_S: Final = 1.0
 ETC_CDI: Final = Path("/etc/cdi")
 """Where administrators put device descriptions; run-time ones are beside ours."""
@@ -134,6 +137,7 @@ def _plugin(
     announcer = Announcer(kube, settings.node, time.time)
     devices = DeviceList()
     inventory: list[NodeInventory] = []
+    links_told = _LinksTold()
     pods_listed = anyio.Event()
 
     def node() -> NodeRecord | None:
@@ -144,6 +148,7 @@ def _plugin(
 
     def found(now: NodeInventory) -> None:
         inventory[:] = [now]
+        links_told.tell(probe.asymmetric, writer)
         devices.set(now.devices)
         announcer.say(
             Announcement(inventory=now, vendor=vendor, devices=settings.strategy, form=settings.inventory_format)
@@ -187,6 +192,19 @@ def _plugin(
         ("sweep", partial(_sweep, grants, pods_listed)),
         ("kubelet", serve),
     ]
+
+
+class _LinksTold:
+    """Tells about links that contradict themselves, at most once an hour."""
+
+    def __init__(self) -> None:
+        self._told_s = float("-inf")
+
+    def tell(self, pairs: Sequence[tuple[DeviceUuid, DeviceUuid]], writer: PodWriter) -> None:
+        if pairs and time.monotonic() - self._told_s >= LINKS_EVERY_S:
+            self._told_s = time.monotonic()
+            shown = ", ".join(f"{a} and {b}" for a, b in pairs)
+            writer.tell_node(ASYMMETRIC, f"links look different from each side and score 0 between {shown}")
 
 
 class _GrantsOnDisk:

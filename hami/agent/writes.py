@@ -25,6 +25,8 @@ from hami.model.wire.pod import rfc3339
 log = logging.getLogger(__name__)
 
 COMPONENT: Final = "hami-agent"
+HAMI_COMPONENT: Final = "hami-device-plugin"
+"""Source of the events that HAMi's plug-in would write in the same words."""
 MOST_EVENTS: Final = 256
 """Events waiting to be written; older ones are dropped, events are for people who look now."""
 MOST_TEXT: Final = 1000
@@ -53,10 +55,12 @@ class PodApi(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Warning:
+    kind: str
     key: PodKey
-    uid: PodUid
+    uid: str
     reason: str
     message: str
+    component: str
 
 
 class PodWriter:
@@ -108,7 +112,13 @@ class PodWriter:
         self._work.set()
 
     def tell(self, key: PodKey, uid: PodUid, reason: str, message: str) -> None:
-        self._events.append(_Warning(key, uid, reason, clip(message, MOST_TEXT)))
+        self._events.append(_Warning("Pod", key, uid, reason, clip(message, MOST_TEXT), COMPONENT))
+        self._work.set()
+
+    def tell_node(self, reason: str, message: str) -> None:
+        """Write a warning event about this node soon, where HAMi's plug-in writes its own."""
+        key = PodKey("default", self._node)
+        self._events.append(_Warning("Node", key, self._node, reason, clip(message, MOST_TEXT), HAMI_COMPONENT))
         self._work.set()
 
     async def run(self) -> None:
@@ -156,15 +166,15 @@ class PodWriter:
             "metadata": {"name": f"{warning.key.name[:230]}.{secrets.token_hex(8)}", "namespace": namespace},
             "involvedObject": {
                 "apiVersion": "v1",
-                "kind": "Pod",
-                "namespace": namespace,
+                "kind": warning.kind,
+                **({"namespace": namespace} if warning.kind == "Pod" else {}),
                 "name": warning.key.name,
                 "uid": warning.uid,
             },
             "type": "Warning",
             "reason": warning.reason,
             "message": warning.message,
-            "source": {"component": COMPONENT, "host": self._node},
+            "source": {"component": warning.component, "host": self._node},
             "firstTimestamp": now,
             "lastTimestamp": now,
             "count": 1,
@@ -172,4 +182,4 @@ class PodWriter:
         try:
             await self._kube.create(EVENTS.path(namespace), body)
         except ApiError as error:
-            log.info("no event on pod %s: %s", warning.key, error)
+            log.info("no event on %s %s: %s", warning.kind, warning.key, error)

@@ -103,6 +103,15 @@ async def test_an_event_names_its_pod_and_fits(api: FakeApi, writer: PodWriter) 
     assert len(event["message"]) <= 1024
 
 
+async def test_an_event_about_the_node(api: FakeApi, writer: PodWriter) -> None:
+    writer.tell_node("AsymmetricGPUP2PLink", "look")
+    await until(lambda: bool(api.all("events")))
+    (event,) = api.all("events")
+    assert event["metadata"]["namespace"] == "default"
+    assert event["involvedObject"] == {"apiVersion": "v1", "kind": "Node", "name": NODE, "uid": NODE}
+    assert event["source"]["component"] == "hami-device-plugin"
+
+
 async def test_fetch(api: FakeApi, writer: PodWriter) -> None:
     api.put("pods", pod("a"))
     found = await writer.fetch(A)
