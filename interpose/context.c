@@ -17,7 +17,7 @@ static __thread struct {
 struct context_place context_place(void)
 {
     CUcontext context = NULL;
-    const struct context_place nowhere = {.device = -1, .driver = -1};
+    const struct context_place nowhere = {.device = DEVICE_FREE, .driver = -1};
     if (!real.cuCtxGetCurrent || FORWARD(cuCtxGetCurrent(&context)) != CUDA_SUCCESS || !context)
         return nowhere;
     uint32_t now = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
@@ -26,7 +26,7 @@ struct context_place context_place(void)
     CUdevice device;
     if (!real.cuCtxGetDevice || FORWARD(cuCtxGetDevice(&device)) != CUDA_SUCCESS)
         return nowhere;
-    struct context_place place = {.device = -1, .driver = device, .context = (uint64_t)(uintptr_t)context};
+    struct context_place place = {.device = DEVICE_FREE, .driver = device, .context = (uint64_t)(uintptr_t)context};
     if (device >= 0 && device < PROCESS_DEVICES)
         place.device = process.index[device];
     current.generation = now;

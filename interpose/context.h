@@ -7,7 +7,7 @@
 #include "hook.h"
 
 struct context_place {
-    int device;      /* index in the region; -1 = not limited, or no context */
+    int device;      /* index in the region, or DEVICE_* (process.h); DEVICE_FREE without a context */
     CUdevice driver; /* the driver's number; -1 = no context */
     uint64_t context;
 };

@@ -14,7 +14,7 @@ enum { POOLS = 256 };
 
 struct pool {
     CUmemoryPool handle; /* null: free entry */
-    int device;          /* index in the region; -1: not counted (host memory, another process's pool) */
+    int device;          /* index in the region; DEVICE_FREE: not counted (host memory, another process's pool) */
     uint64_t counted;    /* bytes that stand in the ledger for it */
 };
 
@@ -238,7 +238,7 @@ static CUresult allocate(const struct request *r, struct pool *pool, CUresult (*
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-/* With `lock` held: the pool that will serve the request; null if it does not count. */
+/* With `lock` held: the pool that will serve the request; null if it is not known. */
 static struct pool *pool_for(const struct request *r, int device)
 {
     CUmemoryPool handle = r->pool;
@@ -247,8 +247,7 @@ static struct pool *pool_for(const struct request *r, int device)
         if (!real.cuDeviceGetMemPool || FORWARD(cuDeviceGetMemPool(&handle, place.driver)) != CUDA_SUCCESS)
             return NULL;
     }
-    struct pool *pool = entry_of(handle, device, true);
-    return pool && pool->device >= 0 ? pool : NULL;
+    return entry_of(handle, device, true);
 }
 
 static CUresult serve(const struct request *r, CUresult (*forward)(const struct request *))
@@ -260,7 +259,11 @@ static CUresult serve(const struct request *r, CUresult (*forward)(const struct 
         return forward(r); /* what is captured becomes a node of a graph, and counts when that is launched */
     pthread_mutex_lock(&lock);
     struct pool *pool = pool_for(r, target.device);
-    CUresult rc = pool ? allocate(r, pool, forward) : forward(r);
+    CUresult rc;
+    if (pool && pool->device >= 0)
+        rc = allocate(r, pool, forward);
+    else
+        rc = pool && pool->device == DEVICE_FORBIDDEN ? CUDA_ERROR_OUT_OF_MEMORY : forward(r);
     pthread_mutex_unlock(&lock);
     return rc;
 }
@@ -329,7 +332,8 @@ CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props)
     CUresult rc = FORWARD(cuMemPoolCreate(pool, props));
     if (rc == CUDA_SUCCESS) {
         bool on_device = props->location.type == CU_MEM_LOCATION_TYPE_DEVICE;
-        note(*pool, on_device ? target_device(props->location.id).device : -1);
+        struct target target = on_device ? target_device(props->location.id) : (struct target){.device = DEVICE_FREE};
+        note(*pool, target.closed ? DEVICE_FORBIDDEN : target.device);
     }
     return rc;
 }
@@ -340,7 +344,7 @@ CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool *pool, void *handle, CU
     NEED_CUDA(cuMemPoolImportFromShareableHandle);
     CUresult rc = FORWARD(cuMemPoolImportFromShareableHandle(pool, handle, type, flags));
     if (rc == CUDA_SUCCESS)
-        note(*pool, -1); /* its memory is counted where it was made */
+        note(*pool, DEVICE_FREE); /* its memory is counted where it was made */
     return rc;
 }
 

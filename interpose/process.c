@@ -151,13 +151,24 @@ static int index_of(const char *uuid, bool write_down)
     return index;
 }
 
+/* A grant says what a container may use, so a device that it does not name is closed. MIG instances are the exception:
+ * old drivers tell the UUID of the whole device instead. */
+static int unknown_device(void)
+{
+    const struct config *config = &process.config;
+    bool closed = config->granted && config->plan.count > 0;
+    for (int i = 0; i < config->plan.count; i++)
+        closed = closed && strncmp(config->plan.uuids[i], "MIG-", 4) != 0;
+    return closed ? DEVICE_FORBIDDEN : DEVICE_FREE;
+}
+
 static bool map_devices(void)
 {
     int count = 0;
     if (!real.cuDeviceGetCount || !real.cuDeviceGet || FORWARD(cuDeviceGetCount(&count)) != CUDA_SUCCESS)
         return false; /* before cuInit: the call at hand will fail as well */
     bool write_down = !process.config.granted && process.region.prefix->count == 0;
-    memset(process.index, -1, sizeof process.index);
+    memset(process.index, unknown_device(), sizeof process.index);
     process.device_count = 0;
     for (int ordinal = 0; ordinal < count; ordinal++) {
         CUdevice device;
@@ -165,12 +176,13 @@ static bool map_devices(void)
         if (FORWARD(cuDeviceGet(&device, ordinal)) != CUDA_SUCCESS || device < 0 || device >= PROCESS_DEVICES)
             continue;
         int index = uuid_of(device, uuid) ? index_of(uuid, write_down) : -1;
-        if (index < 0)
-            log_line(LOG_DEBUG, "device %d is not in the region: not limited", (int)device);
-        process.index[device] = (int8_t)index;
+        if (index >= 0)
+            process.index[device] = (int8_t)index;
+        else
+            log_line(LOG_DEBUG, "device %d is not in the region", (int)device);
         process.device_count = device + 1 > process.device_count ? device + 1 : process.device_count;
     }
-    process.only = process.device_count == 1 ? process.index[0] : -1;
+    process.only = process.device_count == 1 ? process.index[0] : DEVICE_FREE;
     return true;
 }
 
@@ -202,23 +214,33 @@ enum process_phase process_start(void)
 
 /* ---- targets */
 
+static struct target target_at(int index, uint64_t context)
+{
+    bool closed = index == DEVICE_FORBIDDEN;
+    return (struct target){.device = closed ? DEVICE_FREE : index, .closed = closed, .context = context};
+}
+
+/* Before the devices are known, and inside a call that we forwarded. */
+static struct target target_nowhere(enum process_phase phase)
+{
+    return (struct target){.device = DEVICE_FREE, .closed = phase == PROCESS_CLOSED && hook_inside == 0};
+}
+
 struct target target_device(CUdevice device)
 {
-    struct target target = {.device = -1};
     enum process_phase phase = process_phase();
-    target.closed = phase == PROCESS_CLOSED && hook_inside == 0;
-    if (phase == PROCESS_READY && hook_inside == 0 && device >= 0 && device < PROCESS_DEVICES)
-        target.device = process.index[device];
-    return target;
+    if (phase != PROCESS_READY || hook_inside > 0 || device < 0 || device >= PROCESS_DEVICES)
+        return target_nowhere(phase);
+    return target_at(process.index[device], 0);
 }
 
 struct target target_current(void)
 {
     enum process_phase phase = process_phase();
     if (phase != PROCESS_READY || hook_inside > 0)
-        return (struct target){.device = -1, .closed = phase == PROCESS_CLOSED && hook_inside == 0};
+        return target_nowhere(phase);
     struct context_place place = context_place();
-    return (struct target){.device = place.device, .context = place.context};
+    return target_at(place.device, place.context);
 }
 
 bool target_charge(const struct target *target, uint64_t bytes)

@@ -20,13 +20,19 @@ enum process_phase {
 
 enum { PROCESS_DEVICES = 64 };
 
+/* Instead of an index in the region. */
+enum {
+    DEVICE_FREE = -1,      /* not limited, not counted */
+    DEVICE_FORBIDDEN = -2, /* not in the grant: nothing may be allocated there */
+};
+
 struct process {
     int phase; /* enum process_phase; read and written atomically */
     struct config config;
     struct region region;
-    int8_t index[PROCESS_DEVICES]; /* by the driver's device number: index in the region, -1 = not limited */
+    int8_t index[PROCESS_DEVICES]; /* by the driver's device number: index in the region, or DEVICE_* */
     int device_count;              /* devices in `index` */
-    int only;                      /* index in the region of the only device; -1 if there are several */
+    int only;                      /* `index` of the only device; DEVICE_FREE if there are several */
     enum config_enforcer enforcer[REGION_DEVICES]; /* by index in the region */
 };
 
@@ -46,8 +52,8 @@ static inline enum process_phase process_phase(void)
 
 /* Where memory is about to be allocated. */
 struct target {
-    int device; /* index in the region; -1 = not counted */
-    bool closed;
+    int device;  /* index in the region; negative = not counted */
+    bool closed; /* nothing may be allocated */
     uint64_t context; /* of the calling thread; 0 = none or not asked for */
 };
 

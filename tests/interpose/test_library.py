@@ -173,6 +173,13 @@ class TestGrant:
             assert shared.snapshot().devices[0].cores == 30
             assert shared.snapshot().priority == 0
 
+    def test_a_device_that_it_does_not_name_is_closed(self, machine: Simulation, tmp_path: Path) -> None:
+        grant = tmp_path / "grant"
+        device = GrantDevice(uuid=machine.machine.devices[1].uuid, memory_mib=123, cores=0, enforced_by="library")
+        grant.write_text(write_grant(GrantFile(devices=(device,), region=str(tmp_path / "region.cache"))))
+        # The program uses the first device that it sees.
+        assert '"got_mib": 0, "result": "CUDA_ERROR_OUT_OF_MEMORY"' in self.run(machine, grant).stdout
+
     def test_cap_held_by_the_driver_is_only_shown(self, machine: Simulation, tmp_path: Path) -> None:
         grant = tmp_path / "grant"
         device = GrantDevice(uuid=machine.machine.devices[0].uuid, memory_mib=123, cores=0, enforced_by="driver")
