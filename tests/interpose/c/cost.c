@@ -10,8 +10,10 @@ int main(void)
     CUfunction f = (CUfunction)0x1000, g = (CUfunction)0x2000;
     struct cost *a = cost_of_kernel(f, 100, 256, 0);
     CHECK(a == cost_of_kernel(f, 100, 256, 0));
-    CHECK(a == cost_of_kernel(f, 127, 256, 0)); /* same order of magnitude */
+    CHECK(a == cost_of_kernel(f, 103, 256, 0)); /* nearly the same size */
+    CHECK(a != cost_of_kernel(f, 113, 256, 0));
     CHECK(a != cost_of_kernel(f, 1000, 256, 0));
+    CHECK(cost_of_kernel(f, 7, 256, 0) != cost_of_kernel(f, 8, 256, 0));
     CHECK(a != cost_of_kernel(f, 100, 128, 0));
     CHECK(a != cost_of_kernel(g, 100, 256, 0));
     CHECK(a != cost_of_graph((CUgraphExec)0x1000));
