@@ -87,6 +87,11 @@ cdef enum Role:
 
 
 cdef enum:
+    STEPS_A_NODE = 4096   # cards tried on one node for containers that do not fit one after the other
+    MOST_STEPS = 65536    # the same in one decision
+
+
+cdef enum:
     FEW = 16              # so many best nodes are picked out without sorting all
 
 
@@ -146,9 +151,13 @@ cdef class Ask:
     cdef float[3] weights   # slot, core, memory
     cdef bint limited       # some need has a quota
     cdef list kept          # owners of the tables that pointers lead to
+    cdef bint covered       # `cover` stands for all needs
+    cdef Need cover
     cdef bint mig           # some need may be met by MIG instances
     cdef int32_t joints
     cdef Joint[2] joint     # in the order in which they are tried
+
+    cdef void cover_all(self) noexcept nogil
 
 
 ctypedef int (*Compare)(const void* left, const void* right) noexcept nogil
@@ -212,6 +221,12 @@ cdef class Rows:
     cdef int32_t* chosen            # spots of the best set
     cdef uint8_t* unused            # by spot: collected
     cdef int64_t link_value         # pair scores of the set last chosen for a request that puts links first
+    cdef int32_t* turns             # needs in the order in which they are tried
+    cdef int32_t* lists             # by turn: how many cards it may have, and which
+    cdef int32_t turns_room
+    cdef int64_t lists_room
+    cdef int32_t steps_left         # of this decision
+    cdef int32_t node_steps         # of this node
     cdef int32_t* saved             # `taken` of a node's rows while a pod is tried
     cdef int32_t* slice_rows        # cards in MIG mode that take part in a plan, as the policy prefers them
     cdef int32_t* slice_states
@@ -225,6 +240,7 @@ cdef class Rows:
     cdef int32_t[MOST_KINDS + 1] pool_first
 
     cdef int reserve(self, Ask ask) except -1
+    cdef int reserve_turns(self, int32_t needs) except -1
     cdef int reserve_slices(self, int32_t instances) except -1
     cdef void try_on(self, Ask ask, int32_t node, uint64_t pod_salt, Survey found) noexcept nogil
     cdef int32_t shown(self, int32_t row) noexcept nogil
@@ -240,7 +256,7 @@ cdef class Rows:
     cdef bint comes_before(self, int32_t a, int32_t b, uint32_t keys) noexcept nogil
     cdef int32_t sort(self, int32_t node, const Need* need, Ask ask) noexcept nogil
     cdef bint fit_quick(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil
-    cdef bint has_room(self, Ask ask, int32_t node, const LinkTable* links, int32_t* tally) noexcept nogil
+    cdef bint has_room(self, Ask ask, const Need* need, int32_t node, const LinkTable* links) noexcept nogil
     cdef int32_t pick(self, Ask ask, int32_t index, int32_t node, int32_t picked, int32_t* tally) noexcept nogil
     cdef const LinkTable* links_of(self, int32_t node) noexcept nogil
     cdef bint same_rank(self, int32_t a, int32_t b, uint32_t ranked) noexcept nogil
@@ -259,3 +275,13 @@ cdef class Rows:
     cdef void take(self, int32_t choice) noexcept nogil
     cdef void roll_back(self, int32_t length) noexcept nogil
     cdef int32_t fit(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil
+    cdef int32_t rearrange(self, Ask ask, int32_t node) noexcept nogil
+    cdef bint larger(self, Ask ask, int32_t node, int32_t a, int32_t b) noexcept nogil
+    cdef int32_t descend(
+        self, Ask ask, int32_t node, int32_t turns, int32_t depth, int32_t chosen, int32_t start, int32_t picked
+    ) noexcept nogil
+    cdef bint same(self, Ask ask, const Need* need, int32_t node, int32_t a, int32_t b) noexcept nogil
+    cdef bint goes_together(self, const Need* need, int32_t node, int32_t picked) noexcept nogil
+    cdef int32_t add_inits(self, Ask ask, int32_t node, int32_t picked) noexcept nogil
+    cdef bint holds_in_order(self, Ask ask, int32_t picked) noexcept nogil
+    cdef bint all_within_quota(self, Ask ask, int32_t picked) noexcept nogil

@@ -13,7 +13,7 @@ from hami.alloc._mig cimport (
     MOST_KINDS, MOST_SETS, MOST_SLICES, NO_COST, Grid, Plan, PlanTable, Profiles, Step, Wish, WishTable, divide,
     plan_cost,
 )
-from hami.alloc._topology cimport MOST_EXACT, Links, LinkTable, Pick, best_score, choose_linked, set_score
+from hami.alloc._topology cimport MOST_EXACT, Links, LinkTable, Pick, are_joined, best_score, choose_linked, set_score
 
 cdef int64_t NO_LIMIT_C = INT64_MAX
 NO_LIMIT = INT64_MAX
@@ -138,6 +138,7 @@ cdef class Ask:
                 self.mig = True
                 need.wishes = wish_tables(wishes[i])
                 need.plans = plan_tables(plans[i])
+        self.cover_all()
         for i in range(self.joints):
             by_grid, kinds, side = joints[i]
             self.joint[i].plans = plan_tables(by_grid)
@@ -154,6 +155,25 @@ cdef class Ask:
             memcpy(self.verdicts, &source[0], len(verdicts))
         for i in range(3):
             self.weights[i] = weights[i]
+
+    cdef void cover_all(self) noexcept nogil:
+        # One need that is at least as much as all of the pod's needs: so many cards of so much room serve the pod in
+        # any order and by any policy. Only where no need restricts which cards go together.
+        cdef int32_t i
+        cdef const Need* need
+        self.covered = self.count > 1 and not self.limited and not self.mig
+        for i in range(self.count):
+            need = &self.needs[i]
+            if i == 0:
+                self.cover = need[0]
+            elif need.family != self.cover.family or (need.rules ^ self.cover.rules) & BY_PERCENT:
+                self.covered = False
+            else:
+                self.cover.count += min(need.count, 1 << 20)
+                self.cover.memory = max(self.cover.memory, need.memory)
+                self.cover.cores = max(self.cover.cores, need.cores)
+            if need.rules & (NUMA_BIND | JOINED | LINKED) or self.cover.count > 1 << 20:
+                self.covered = False
 
     def __dealloc__(self):
         cdef int32_t i
@@ -263,6 +283,11 @@ cdef class Rows:
         self.unused = NULL
         self.link_tables = NULL
         self.link_value = 0
+        self.turns = NULL
+        self.lists = NULL
+        self.turns_room = 0
+        self.lists_room = 0
+        self.steps_left = 0
         self.grids = NULL
         self.saved = NULL
         self.slice_rows = NULL
@@ -290,6 +315,8 @@ cdef class Rows:
         free(self.chosen)
         free(self.unused)
         free(self.link_tables)
+        free(self.turns)
+        free(self.lists)
         free(self.order)
         free(self.score)
         free(self.choices)
@@ -446,13 +473,18 @@ cdef class Rows:
             found.refused += 1
 
     cdef bint fit_quick(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil:
-        # One need without an order-dependent check fits exactly if enough cards pass, whichever are taken: no sorting.
         cdef const Need* need = &ask.needs[0]
         cdef const LinkTable* links
         if ask.count == 1 and not ask.limited and not need.rules & (NUMA_BIND | JOINED):
+            # One need without an order-dependent check fits exactly if enough cards pass, whichever are taken.
             links = self.links_of(node) if need.rules & LINKED and need.count > 1 else NULL
             if links == NULL or links.cards <= MOST_EXACT:
-                return self.has_room(ask, node, links, tally)
+                if self.has_room(ask, need, node, links):
+                    return True
+                self.tell(ask, node, tally)
+                return False
+        elif ask.covered and self.has_room(ask, &ask.cover, node, NULL):
+            return True
         return self.fit(ask, node, tally) >= 0
 
     def assign(self, Ask ask, int32_t node):
@@ -483,6 +515,9 @@ cdef class Rows:
             room += min(ask.needs[i].count, self.widest * (MOST_SLICES if ask.mig else 1))
         if ask.mig:
             self.reserve_slices(<int32_t>room)
+        if ask.count > 1:
+            self.reserve_turns(ask.count)
+        self.steps_left = MOST_STEPS
         if room <= self.choices_room:
             return 0
         cdef Choice* choices = <Choice*>realloc(self.choices, room * sizeof(Choice))
@@ -494,6 +529,25 @@ cdef class Rows:
             raise MemoryError
         self.undo = undo
         self.choices_room = <int32_t>room
+        return 0
+
+    cdef int reserve_turns(self, int32_t needs) except -1:
+        # Working space of a search over all needs of a pod.
+        cdef int64_t rows = <int64_t>needs * (self.widest + 1)
+        if self.turns_room < needs:
+            self.turns_room = 0
+            free(self.turns)
+            self.turns = <int32_t*>malloc(needs * sizeof(int32_t))
+            if self.turns == NULL:
+                raise MemoryError
+            self.turns_room = needs
+        if self.lists_room < rows:
+            self.lists_room = 0
+            free(self.lists)
+            self.lists = <int32_t*>malloc(rows * sizeof(int32_t))
+            if self.lists == NULL:
+                raise MemoryError
+            self.lists_room = rows
         return 0
 
     cdef int reserve_slices(self, int32_t instances) except -1:
@@ -688,10 +742,9 @@ cdef class Rows:
             n += 1
         return n
 
-    cdef bint has_room(self, Ask ask, int32_t node, const LinkTable* links, int32_t* tally) noexcept nogil:
-        # Whether enough cards pass every check; the reasons are worked out only where they do not. With `links`, every
-        # card is looked at, for the best score that so many of them could have.
-        cdef const Need* need = &ask.needs[0]
+    cdef bint has_room(self, Ask ask, const Need* need, int32_t node, const LinkTable* links) noexcept nogil:
+        # Whether enough cards pass every check. With `links`, every card is looked at, for the best score that so many
+        # of them could have.
         cdef const uint8_t* verdicts = &ask.verdicts[need.kinds]
         cdef uint32_t unused = 0
         cdef int32_t row, first = self.first[node], end = first + self.length[node]
@@ -729,7 +782,6 @@ cdef class Rows:
         if links != NULL and fitting >= need.count:
             self.link_value = max(0, best_score(links, unused, need.count))
             return True
-        self.tell(ask, node, tally)
         return False
 
     cdef void tell(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil:
@@ -1141,9 +1193,9 @@ cdef class Rows:
     cdef int32_t fit(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil:
         # All needs of the pod; answers the number of choices, or -1. The columns are as before afterwards.
         cdef int32_t i, picked = -1
-        self.link_value = 0
         if not ask.mig:
-            return self.walk(ask, NULL, node, tally)
+            picked = self.walk(ask, NULL, node, tally)
+            return picked if picked >= 0 else self.rearrange(ask, node)
         # An instance of an init container stays when the container has ended: only the end of the trial frees slices.
         memcpy(self.saved, &self.taken[self.first[node]], self.length[node] * sizeof(int32_t))
         for i in range(ask.joints):
@@ -1154,7 +1206,225 @@ cdef class Rows:
                     return picked
         picked = self.walk(ask, NULL, node, tally)
         memcpy(&self.taken[self.first[node]], self.saved, self.length[node] * sizeof(int32_t))
+        if picked < 0:
+            picked = self.rearrange(ask, node)
+            memcpy(&self.taken[self.first[node]], self.saved, self.length[node] * sizeof(int32_t))
         return picked
+
+    # Several containers that compete for cards: where they do not fit one after the other, another way is looked for.
+    # First the largest goes first; then all ways are tried, up to `STEPS_A_NODE` cards on a node and `MOST_STEPS` in a
+    # decision. Plain init containers come last, each beside the sidecars before it, because they leave before the
+    # others start. Of cards that are the same only the first one is tried.
+
+    cdef int32_t rearrange(self, Ask ask, int32_t node) noexcept nogil:
+        cdef int32_t turns = 0, i, index, found, position, picked = 0
+        cdef int32_t[TALLY_WIDTH] unread
+        cdef const Need* need
+        cdef bint sliced = False
+        if ask.count < 2:
+            return -1
+        for index in range(ask.count):
+            need = &ask.needs[index]
+            if need.role != INIT:
+                self.turns[turns] = index
+                i = turns
+                # turns[0:i] is sorted, the largest first.
+                while i > 0 and self.larger(ask, node, index, self.turns[i - 1]):
+                    self.turns[i] = self.turns[i - 1]
+                    i -= 1
+                self.turns[i] = index
+                turns += 1
+                sliced = sliced or self.has_slices(ask, need, node)
+        if turns < 2 or self.steps_left <= 0:
+            return -1
+        self.link_value = 0
+        for i in range(turns):
+            index = self.turns[i]
+            need = &ask.needs[index]
+            if self.has_slices(ask, need, node):
+                found = self.pick_slices(ask, index, node, picked, unread)
+            else:
+                found = self.pick(ask, index, node, picked, unread)
+            if found < 0:
+                if i == 0:
+                    # Not even alone.
+                    return -1
+                picked = -1
+                break
+            for position in range(picked, picked + found):
+                self.take(position)
+            picked += found
+        if picked > 0:
+            picked = self.add_inits(ask, node, picked)
+        if picked < 0 and not sliced:
+            self.roll_back(0)
+            self.node_steps = STEPS_A_NODE
+            picked = self.descend(ask, node, turns, 0, 0, 0, 0)
+            self.steps_left -= STEPS_A_NODE - max(0, self.node_steps)
+        self.roll_back(0)
+        if picked > 0 and ask.limited and not self.all_within_quota(ask, picked):
+            return -1
+        return picked
+
+    cdef bint larger(self, Ask ask, int32_t node, int32_t a, int32_t b) noexcept nogil:
+        # Percentages are compared on the node's first card: an order of trials needs no more.
+        cdef const Need* left = &ask.needs[a]
+        cdef const Need* right = &ask.needs[b]
+        cdef int64_t more = self.memory_of(self.first[node], left) - self.memory_of(self.first[node], right)
+        if more:
+            return more > 0
+        if left.cores != right.cores:
+            return left.cores > right.cores
+        return left.count > right.count
+
+    cdef int32_t descend(
+        self, Ask ask, int32_t node, int32_t turns, int32_t depth, int32_t chosen, int32_t start, int32_t picked
+    ) noexcept nogil:
+        # choices[0:picked] are taken, the last `chosen` of them for the need whose turn it is. lists[depth] has the
+        # cards that it may have, as the policy prefers them; the next one stands at `start` or later. Answers all
+        # picks, or -1.
+        cdef int32_t index = self.turns[depth], devices, position, row, i, j, done
+        cdef const Need* need = &ask.needs[index]
+        cdef int32_t* cards = &self.lists[<int64_t>depth * (self.widest + 1)]
+        cdef uint8_t verdict
+        cdef Choice* choice
+        if chosen == 0:
+            cards[0] = 0
+            devices = self.sort(node, need, ask)
+            for position in range(devices - 1, -1, -1):
+                row = self.order[position]
+                verdict = ask.verdicts[need.kinds + self.kind[row]]
+                if (
+                    self.barred(row, need, verdict) == FITS and self.closed(row, need) == FITS
+                    and self.short_of(row, need, verdict) == FITS
+                ):
+                    cards[0] += 1
+                    cards[cards[0]] = row
+        for i in range(start, cards[0] - (need.count - chosen) + 1):
+            row = cards[i + 1]
+            if need.rules & NUMA_BIND and chosen and self.numa[row] != self.numa[self.choices[picked - 1].row]:
+                continue
+            for j in range(start, i):
+                if self.same(ask, need, node, cards[j + 1], row):
+                    break
+            else:
+                self.node_steps -= 1
+                if self.node_steps < 0:
+                    return -1
+                choice = &self.choices[picked]
+                choice.need = index
+                choice.row = row
+                choice.memory = self.memory_of(row, need)
+                choice.cores = self.cores_of(row, need)
+                choice.place = -1
+                self.take(picked)
+                done = -1
+                if chosen + 1 < need.count:
+                    done = self.descend(ask, node, turns, depth, chosen + 1, i + 1, picked + 1)
+                elif self.goes_together(need, node, picked + 1):
+                    if depth + 1 < turns:
+                        done = self.descend(ask, node, turns, depth + 1, 0, 0, picked + 1)
+                    else:
+                        done = self.add_inits(ask, node, picked + 1)
+                        if done < 0:
+                            self.roll_back(0)
+                            for j in range(picked + 1):
+                                self.take(j)
+                if done > 0:
+                    return done
+                self.roll_back(self.undo_length - 1)
+        return -1
+
+    cdef bint same(self, Ask ask, const Need* need, int32_t node, int32_t a, int32_t b) noexcept nogil:
+        # Whether it makes no difference which of two cards is taken.
+        return (
+            self.kind[a] == self.kind[b] and self.numa[a] == self.numa[b] and self.marks[a] == self.marks[b]
+            and self.slots[a] - self.slots_used[a] == self.slots[b] - self.slots_used[b]
+            and (self.slots_used[a] > 0) == (self.slots_used[b] > 0)
+            and self.memory[a] == self.memory[b] and self.memory_used[a] == self.memory_used[b]
+            and self.cores[a] == self.cores[b] and self.cores_used[a] == self.cores_used[b]
+            and not need.rules & JOINED
+        )
+
+    cdef bint goes_together(self, const Need* need, int32_t node, int32_t picked) noexcept nogil:
+        # The last `count` choices are joined, if they have to be.
+        cdef const LinkTable* links = self.links_of(node)
+        cdef int32_t i
+        if not need.rules & JOINED or need.count == 1:
+            return True
+        if links == NULL:
+            return False
+        for i in range(need.count):
+            self.spots[i] = self.choices[picked - need.count + i].row - self.first[node]
+        return are_joined(links, self.spots, need.count)
+
+    cdef int32_t add_inits(self, Ask ask, int32_t node, int32_t picked) noexcept nogil:
+        # choices[0:picked] serve the sidecars and apps; answers all choices, in the order of the needs, or -1.
+        cdef int32_t index, found, i, j, kept = picked
+        cdef int32_t[TALLY_WIDTH] unread
+        cdef const Need* need
+        cdef Choice moved
+        if not self.holds_in_order(ask, picked):
+            return -1
+        for index in range(ask.count):
+            need = &ask.needs[index]
+            if need.role != INIT:
+                continue
+            if index == 0 or need.container != ask.needs[index - 1].container:
+                self.roll_back(0)
+                for i in range(kept):
+                    if ask.needs[self.choices[i].need].role == SIDECAR and self.choices[i].need < index:
+                        self.take(i)
+            if self.has_slices(ask, need, node):
+                found = self.pick_slices(ask, index, node, picked, unread)
+            else:
+                found = self.pick(ask, index, node, picked, unread)
+            if found < 0:
+                return -1
+            for i in range(picked, picked + found):
+                self.take(i)
+            picked += found
+        # `undo` names choices by their place.
+        self.roll_back(0)
+        for i in range(1, picked):
+            # choices[0:i] are sorted by need; those of one need keep their order.
+            moved = self.choices[i]
+            j = i
+            while j > 0 and self.choices[j - 1].need > moved.need:
+                self.choices[j] = self.choices[j - 1]
+                j -= 1
+            self.choices[j] = moved
+        return picked
+
+    cdef bint holds_in_order(self, Ask ask, int32_t picked) noexcept nogil:
+        # Some checks depend on who comes first (a card whose compute is all given away takes nobody): what was found in
+        # another order must also pass container by container. Takes nothing.
+        cdef int32_t index, i, row
+        cdef const Need* need
+        cdef bint passes = True
+        self.roll_back(0)
+        for index in range(ask.count):
+            need = &ask.needs[index]
+            for i in range(picked):
+                if self.choices[i].need != index:
+                    continue
+                row = self.choices[i].row
+                if self.closed(row, need) != FITS:
+                    passes = False
+                elif self.choices[i].place < 0 and self.short_of(row, need, 0) != FITS:
+                    passes = False
+            for i in range(picked):
+                if self.choices[i].need == index:
+                    self.take(i)
+        self.roll_back(0)
+        return passes
+
+    cdef bint all_within_quota(self, Ask ask, int32_t picked) noexcept nogil:
+        cdef int32_t i
+        for i in range(picked):
+            if not self.within_quota(ask, i, i, 1):
+                return False
+        return True
 
     cdef int32_t walk(self, Ask ask, const Joint* joint, int32_t node, int32_t* tally) noexcept nogil:
         # Container by container; with a joint plan, its instances are dealt out. A plain init container ends before the
@@ -1163,6 +1433,7 @@ cdef class Rows:
         cdef int32_t index, found, i, kind, role, picked = 0, before = 0
         cdef int32_t[3 * MOST_KINDS] dealt
         cdef const Need* need
+        self.link_value = 0
         if joint != NULL:
             # Sidecars keep theirs; what is left belongs to the app containers, and to each init container before them.
             for kind in range(MOST_KINDS):

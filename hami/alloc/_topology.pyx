@@ -270,6 +270,24 @@ cdef int64_t set_score(const LinkTable* links, const int32_t* cards, int32_t cou
     return total
 
 
+cdef bint are_joined(const LinkTable* links, const int32_t* cards, int32_t count) noexcept nogil:
+    # Reach every card from the first one, over direct links.
+    cdef uint8_t[MOST_CARDS] reached
+    cdef int32_t i, j, found = 1
+    cdef bint grew = count > 0
+    memset(reached, 0, sizeof(reached))
+    reached[0] = 1
+    while grew:
+        grew = False
+        for i in range(count):
+            for j in range(count):
+                if reached[i] and not reached[j] and links.joined_to[cards[i] * links.cards + cards[j]]:
+                    reached[j] = 1
+                    found += 1
+                    grew = True
+    return found >= count
+
+
 cdef bint choose_linked(const LinkTable* links, const Pick* pick, int32_t* chosen) noexcept nogil:
     # chosen[0:want] become the cards, in the order of preference. False when none of the sets is joined as asked.
     if links.cards <= MOST_EXACT:

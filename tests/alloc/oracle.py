@@ -6,7 +6,7 @@ hang on it.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import combinations
@@ -63,6 +63,10 @@ class Verdict:
     assignments: dict[NodeName, Assignment]
     refusals: dict[NodeName, NodeRefusal]
     ranking: list[tuple[NodeName, float]]
+    otherwise: dict[NodeName, NodeRefusal]
+    """Nodes that fit in another way than container by container: what they say to that way alone."""
+    nodes: dict[NodeName, Node]
+    trial: "Trial"
 
 
 def single(value: float) -> float:
@@ -116,6 +120,8 @@ def decide(
     refusals: dict[NodeName, NodeRefusal] = {}
     scores: dict[NodeName, float] = {}
     links: dict[NodeName, int] = {}
+    otherwise: dict[NodeName, NodeRefusal] = {}
+    found: dict[NodeName, Node] = {}
     trial = Trial(request, registry, request.card_policy or card_policy, limits, namespace_usage(pods), request_scored)
     for record in nodes:
         node = Node(record, unsound=unsound(record, pods))
@@ -130,15 +136,22 @@ def decide(
             refusals[record.name] = NodeRefusal(counts={Why.UNREGISTERED: 1})
             continue
         scores[record.name] = node_score(node, registry)
-        answer = trial.on(node)
+        found[record.name] = node.copy()
+        answer = trial.on(node.copy())
         if isinstance(answer, NodeRefusal):
-            refusals[record.name] = answer
+            if trial.any_way(node):
+                otherwise[record.name] = answer
+            else:
+                refusals[record.name] = answer
         else:
             assignments[record.name] = answer
             links[record.name] = trial.link_value
     sign = 1 if (request.node_policy or node_policy).strip() == "spread" else -1
-    ranked = sorted(assignments, key=lambda name: (-links[name], sign * scores[name], tie(request.uid, name)))
-    return Verdict(assignments, refusals, [(name, scores[name]) for name in ranked])
+    ranked = sorted(
+        {**assignments, **otherwise},
+        key=lambda name: (-links.get(name, 0), sign * scores[name], tie(request.uid, name)),
+    )
+    return Verdict(assignments, refusals, [(name, scores[name]) for name in ranked], otherwise, found, trial)
 
 
 def unsound(record: NodeRecord, pods: Sequence[PodRecord]) -> frozenset[DeviceUuid]:
@@ -194,6 +207,17 @@ def uniform(scores: Scores) -> bool:
     return len({score for (a, b), score in scores.items() if a != b}) < 2
 
 
+def are_joined(cards: Sequence[Device], scores: Scores) -> bool:
+    reached, ahead = {cards[0].uuid}, [cards[0]]
+    while ahead:
+        here = ahead.pop()
+        for card in cards:
+            if card.uuid not in reached and link_sum((here, card), scores) >= 100:
+                reached.add(card.uuid)
+                ahead.append(card)
+    return len(reached) == len(cards)
+
+
 def link_sum(cards: Sequence[Device], scores: Scores) -> int:
     return sum(scores[a.uuid, b.uuid] for a, b in combinations(cards, 2))
 
@@ -240,6 +264,112 @@ class Trial:
             if container.role is Role.INIT:
                 node = before
         return Assignment(node=node.record.name, segments={v: tuple(parts) for v, parts in segments.items()})
+
+    def any_way(self, node: Node) -> bool:
+        """Whether the sidecars and apps fit on some cards, and then each init container beside the sidecars before."""
+        containers = self.request.containers
+        staying = [
+            (i, need)
+            for i, container in enumerate(containers)
+            for need in container.needs
+            if container.role is not Role.INIT
+        ]
+        return len(staying) > 1 and any(self.inits_fit(node, given) for given in self.ways(node, staying))
+
+    def ways(
+        self, node: Node, needs: Sequence[tuple[int, Need]]
+    ) -> Iterator[list[tuple[int, Need, tuple[Device, ...]]]]:
+        """Every way to serve these needs together; `node` is as before when the next one is asked for."""
+        if not needs:
+            yield []
+            return
+        position, need = needs[0]
+        for cards in self.sets(node, need):
+            self.book(node, need, cards, 1)
+            for rest_of_it in self.ways(node, needs[1:]):
+                yield [(position, need, cards), *rest_of_it]
+            self.book(node, need, cards, -1)
+
+    def book(self, node: Node, need: Need, cards: Sequence[Device], sign: int) -> None:
+        for device in cards:
+            used, share = node.of(need.vendor, device), self.share(need, device)
+            used.slots += sign
+            used.memory += sign * share.memory_mib
+            used.cores += sign * share.cores
+
+    def sets(self, node: Node, need: Need) -> list[tuple[Device, ...]]:
+        """Every set of cards that serves a need as the node is now, quotas aside."""
+        selection = self.request.selections.get(need.vendor, Selection())
+        scores = self.scores(node)
+        fitting = [
+            device
+            for vendor, device in node.cards(self.registry)
+            if vendor == need.vendor and self.passes(node, need, selection, device)
+        ]
+        return [
+            cards
+            for cards in combinations(fitting, need.count)
+            if not (selection.numa_bind and len({d.numa for d in cards}) > 1)
+            and not (selection.link_bind and not are_joined(cards, scores))
+        ]
+
+    def passes(self, node: Node, need: Need, selection: Selection, device: Device) -> bool:
+        used = node.of(need.vendor, device)
+        if not device.healthy or device.uuid in node.unsound or device.uuid in node.record.cordoned:
+            return False
+        if (selection.uuid_in and device.uuid not in selection.uuid_in) or device.uuid in selection.uuid_out:
+            return False
+        alone = "mutex" in self.words() or Rule.SHARED not in self.registry[need.vendor].rules
+        return (
+            self.accepts(selection, device)
+            and device.slots > used.slots
+            and not (alone and used.slots > 0)
+            and self.short_of(node, need, device) is None
+        )
+
+    def inits_fit(self, node: Node, given: Sequence[tuple[int, Need, tuple[Device, ...]]]) -> bool:
+        containers = self.request.containers
+        before = node.copy()
+        # `given` is booked on `node`; start from the node without it.
+        for _, need, cards in given:
+            self.book(before, need, cards, -1)
+        for i, container in enumerate(containers):
+            if container.role is Role.INIT and container.needs:
+                beside = before.copy()
+                for position, need, cards in given:
+                    if position < i and containers[position].role is Role.SIDECAR:
+                        self.book(beside, need, cards, 1)
+                if next(self.ways(beside, [(i, need) for need in container.needs]), None) is None:
+                    return False
+        return True
+
+    def is_right(self, node: Node, assignment: Assignment) -> bool:
+        """Whether an assignment serves every need, whatever the order in which it was found; quotas aside."""
+        given = []
+        for i, container in enumerate(self.request.containers):
+            for need in container.needs:
+                uuids = {share.uuid for share in assignment.segments[need.vendor][i]}
+                devices = tuple(
+                    d for vendor, d in node.cards(self.registry) if vendor == need.vendor and d.uuid in uuids
+                )
+                shares = {self.share(need, device) for device in devices}
+                if len(devices) != need.count or shares != set(assignment.segments[need.vendor][i]):
+                    return False
+                given.append((i, need, devices))
+        roles = [container.role for container in self.request.containers]
+        for phase in (None, *(i for i, role in enumerate(roles) if role is Role.INIT)):
+            now = node.copy()
+            for position, need, devices in given:
+                together = position == phase or (
+                    roles[position] is not Role.INIT
+                    if phase is None
+                    else roles[position] is Role.SIDECAR and position < phase
+                )
+                if together:
+                    if devices not in self.sets(now, need):
+                        return False
+                    self.book(now, need, devices, 1)
+        return True
 
     def need(
         self,
@@ -332,21 +462,11 @@ class Trial:
     ) -> tuple[Device, ...] | None:
         """The best linked of the sets that rank best, the one that leaves the best rest, the first of equals."""
 
-        def joined(cards: Sequence[Device]) -> bool:
-            reached, ahead = {cards[0].uuid}, [cards[0]]
-            while ahead:
-                here = ahead.pop()
-                for card in cards:
-                    if card.uuid not in reached and link_sum((here, card), scores) >= 100:
-                        reached.add(card.uuid)
-                        ahead.append(card)
-            return len(reached) == len(cards)
-
         sets = list(combinations(group, need.count))
         ranks = [self.rank(node, need, selection, device) for device in group[: need.count]]
         best_ranked = [s for s in sets if [self.rank(node, need, selection, d) for d in s] == ranks]
         for these in (best_ranked, sets):
-            allowed = [s for s in these if not selection.link_bind or joined(s)]
+            allowed = [s for s in these if not selection.link_bind or are_joined(s, scores)]
             if allowed:
                 return max(allowed, key=lambda s: (link_sum(s, scores), rest([d for d in group if d not in s], scores)))
         return None
@@ -389,9 +509,12 @@ class Trial:
         picked: Sequence[Share],
         segments: Mapping[VendorWord, Sequence[tuple[Share, ...]]],
     ) -> Why | None:
-        used, share = node.of(need.vendor, device), picked[-1]
         if not self.within_quota(position, need, picked, segments):
             return Why.QUOTA
+        return self.short_of(node, need, device)
+
+    def short_of(self, node: Node, need: Need, device: Device) -> Why | None:
+        used, share = node.of(need.vendor, device), self.share(need, device)
         if device.memory_mib - used.memory < share.memory_mib:
             return Why.NO_MEMORY
         if device.cores - used.cores < share.cores:
