@@ -81,8 +81,9 @@ class Wording:
             preload = False
             answer.cdi_devices.append(CDIDevice(name=f"{CDI_KIND}={grant.id}"))
         else:
-            env |= contract.owner_env(grant.shares, self.vendor, visible=False)
+            env |= self._owner_env(grant, visible=False)
             env[self.vendor.env.visible] = ",".join(grant.visible) or NO_DEVICE
+            preload = preload and not grant.mig
         answer.envs.update(env)
         for mount in (*contract.mounts(paths, preload=preload), *self.additions.mounts):
             answer.mounts.append(
@@ -98,16 +99,25 @@ class Wording:
             return ()
         return tuple(DeviceUuid(uuid) for uuid in shown.split(",") if uuid and uuid != NO_DEVICE)
 
-    def edits(self, grant_id: str, shares: Sequence[Share], container: Container | None) -> CdiDevice:
+    def _owner_env(self, grant: Grant, *, visible: bool) -> dict[str, str]:
+        """Devices and limits; of instances only which they are."""
+        if not grant.mig:
+            return contract.owner_env(grant.shares, self.vendor, visible=visible)
+        shown = ",".join(shown_devices(grant))
+        return {"HAMI_DEVICE_UUIDS": shown, **({self.vendor.env.visible: shown} if visible else {})}
+
+    def edits(self, grant: Grant, container: Container | None) -> CdiDevice:
         """What the grant's CDI device does to the container; without shares it shows no device.
+
+        The hardware holds the limits of instances, so our library is left out there.
 
         Where the vendor has described what its cards need, that is part of it, and the vendor's runtime is told to
         leave the container alone; else the runtime is told which cards to add.
         """
-        driver = self.driver.edits([share.uuid for share in shares]) if self.driver is not None else None
-        env = {self.vendor.env.visible: NO_DEVICE, **contract.owner_env(shares, self.vendor, visible=driver is None)}
-        preload = container is None or not contract.opts_out(container)
-        mounts = [m for m in contract.mounts(self.paths(grant_id), preload=preload) if m.container == contract.PRELOAD]
+        driver = self.driver.edits(shown_devices(grant)) if self.driver is not None else None
+        env = {self.vendor.env.visible: NO_DEVICE, **self._owner_env(grant, visible=driver is None)}
+        preload = not grant.mig and (container is None or not contract.opts_out(container))
+        mounts = [m for m in contract.mounts(self.paths(grant.id), preload=preload) if m.container == contract.PRELOAD]
         given = driver.edits if driver else {}
         others = [entry for entry in given.get("env", ()) if str(entry).partition("=")[0] not in env]
         edits: dict[str, Any] = {
@@ -118,10 +128,14 @@ class Wording:
         version = max(CDI_VERSION, driver.version if driver else "", key=_version)
         return CdiDevice(version=version, edits={name: entries for name, entries in edits.items() if entries})
 
-    def grant_file(self, grant_id: str, shares: Sequence[Share], container: Container) -> str:
-        """The text that the interposer obeys."""
+    def grant_file(self, grant: Grant, container: Container) -> str:
+        """The text that the interposer obeys; instances have no limits beside their own."""
+        shares: Sequence[Share] = grant.shares
+        if grant.mig:
+            kind = self.vendor.name
+            shares = [Share(uuid=uuid, kind=kind, memory_mib=0, cores=0) for uuid in shown_devices(grant)]
         made = contract.grant_file(
-            shares, self._policy(container), priority=task_priority(container, self.vendor), paths=self.paths(grant_id)
+            shares, self._policy(container), priority=task_priority(container, self.vendor), paths=self.paths(grant.id)
         )
         return write_grant(made)
 
@@ -132,6 +146,13 @@ class Wording:
         if policy not in POLICIES:
             return self.nvidia
         return replace(self.nvidia, gpu_core_policy=str(policy))
+
+
+def shown_devices(grant: Grant) -> tuple[DeviceUuid, ...]:
+    """What the grant's container is to see: its devices, or its instances of them."""
+    if not grant.mig:
+        return tuple(share.uuid for share in grant.shares)
+    return tuple(DeviceUuid(each.instance.uuid) for each in grant.mig if each.instance is not None)
 
 
 def _version(text: str) -> tuple[int, ...]:

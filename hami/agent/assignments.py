@@ -6,7 +6,7 @@ remembered here. Refusals are values: the reason as text.
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hami.agent import fence
@@ -16,10 +16,11 @@ from hami.agent.pods import NEVER_BOUND, NodePod, NodePods
 from hami.agent.writes import PodApi
 from hami.alloc import record as records
 from hami.alloc.explain import in_words
-from hami.model.claim import Assignment, NodeRefusal, PodRecord, Role, Share
+from hami.model.claim import Assignment, MigReservation, NodeRefusal, PodRecord, Role, Share
 from hami.model.device import NodeRecord
 from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid
 from hami.model.vendor import Registry, Vendor
+from hami.model.wire import mig as mig_wire
 from hami.model.wire import pod as keys
 from hami.node.grants import Grant, State
 
@@ -73,7 +74,7 @@ class Assignments:
     def observe(self, pod: NodePod) -> None:
         """The watch has shown a pod: what its annotations say now need not be remembered."""
         made = self._made.get(pod.uid)
-        if made is not None and pod.record is not None and pod.record.segments == made.segments:
+        if made is not None and pod.record is not None and _says(pod.record, made):
             del self._made[pod.uid]
 
     def remember_refusal(self, uid: PodUid) -> None:
@@ -90,6 +91,17 @@ class Assignments:
         """What the container was assigned, as far as anything is assigned to its pod."""
         found = self._usable(owner.pod)
         return found.segments[self._vendor.name][owner.container.position] if found else ()
+
+    def reserved(self, owner: Owner) -> tuple[MigReservation, ...]:
+        """The instances of the container, as far as they are assigned."""
+        found = self._usable(owner.pod)
+        return () if found is None else reserved(found, owner.container.position)
+
+    def tell_instances(self, record: PodRecord, made: Sequence[MigReservation]) -> None:
+        """Write the ids of a pod's instances on it: of those in `made`, and of those that are there already."""
+        ids = {(each.container, each.device): each for each in made}
+        told = [ids.get((each.container, each.device), each) for each in record.reservations]
+        self._api.annotate(record.key, record.uid, {keys.NVIDIA_MIG: mig_wire.write_reservations(told)})
 
     def decide(self, owner: Owner, node: NodeRecord, standing: Standing) -> PodRecord | str:
         """The pod's record, in which every asking container has its shares; or why it gets nothing.
@@ -197,7 +209,7 @@ class Assignments:
         self._made[made.uid] = made
         self._refused.discard(made.uid)
         notes = records.annotations(
-            Assignment(node=made.node, segments=made.segments),
+            Assignment(node=made.node, segments=made.segments, reservations=made.reservations),
             self._registry,
             now_unix=int(self._clock()),
             own_agent=frozenset({self._vendor.name}),
@@ -287,12 +299,28 @@ def _record(pod: NodePod, assignment: Assignment) -> PodRecord:
         node=assignment.node,
         roles=tuple(container.role for container in pod.request.containers),
         segments=assignment.segments,
+        reservations=assignment.reservations,
     )
+
+
+def reserved(record: PodRecord, position: int) -> tuple[MigReservation, ...]:
+    """The instances of one container, in the order of its shares."""
+    mine = [each for each in record.reservations if each.container == position]
+    return tuple(sorted(mine, key=lambda each: each.device))
+
+
+def _says(shown: PodRecord, made: PodRecord) -> bool:
+    """Whether a pod's annotations say what was assigned; the ids of its instances come later."""
+    places = [[replace(each, instance=None) for each in record.reservations] for record in (shown, made)]
+    return shown.segments == made.segments and places[0] == places[1]
 
 
 def _as_granted(held: PodRecord, vendor: Vendor, settled: Sequence[Grant]) -> PodRecord:
     """The record with what was granted in place of what is annotated: the grant is what the container obeys."""
     for grant in settled:
         if grant.holder is not None and grant.holder.position < len(held.roles):
-            held = fence.with_segment(held, vendor.name, grant.holder.position, grant.shares)
+            position = grant.holder.position
+            held = fence.with_segment(held, vendor.name, position, grant.shares)
+            others = tuple(each for each in held.reservations if each.container != position)
+            held = replace(held, reservations=(*others, *grant.mig))
     return held

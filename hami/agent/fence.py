@@ -5,14 +5,15 @@ that the node's devices cannot carry. Here is where it stops: whoever came first
 placed again with the same engine, or refused. Every function decides on the values it is given.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from hami.alloc.ledger import Ledger, holdings
 from hami.alloc.place import place_on
-from hami.model.claim import Assignment, NodeRefusal, PodRecord, PodRequest, Segments, Share
-from hami.model.device import NodeRecord
+from hami.model.claim import Assignment, MigReservation, NodeRefusal, PodRecord, PodRequest, Role, Segments, Share
+from hami.model.device import MIG, Device, NodeRecord
 from hami.model.names import DeviceUuid, PodUid, VendorWord
 from hami.model.vendor import Registry, Rule
 
@@ -52,6 +53,13 @@ def overload(place: Place, record: PodRecord) -> str | None:
         if usage is None:
             return f"device {uuid} is not on node {place.node.name}"
         device = usage.device
+        if device.mode == MIG:
+            # Slices say it all: instances of the smallest profile have more than 100 percent of compute together.
+            if (trouble := _slices(place, record, device)) is not None:
+                return trouble
+            continue
+        if any(reservation.uuid == uuid for reservation in record.reservations):
+            return f"device {uuid} is not in MIG mode"
         for what, used, most in (
             ("MiB of memory", usage.used_memory_mib, device.memory_mib),
             ("percent of compute", usage.used_cores, device.cores),
@@ -62,6 +70,40 @@ def overload(place: Place, record: PodRecord) -> str | None:
         if usage.used_slots > 1 and _alone(place, record, uuid):
             return f"device {uuid} is promised to one pod alone and would have {usage.used_slots} sharers"
     return None
+
+
+def _slices(place: Place, record: PodRecord, device: Device) -> str | None:
+    """What keeps a pod's instances from being on a card in MIG mode, as text; None when nothing does."""
+    mine = [reservation for reservation in record.reservations if reservation.uuid == device.uuid]
+    shares: Counter[int] = Counter()
+    for container, segment in enumerate(record.segments[place.vendor]):
+        shares[container] += sum(share.uuid == device.uuid for share in segment)
+    if +shares != Counter(reservation.container for reservation in mine):
+        return f"device {device.uuid} is in MIG mode and the instances on it are not all reserved"
+    offered = {(profile.name, at) for profile in device.mig_profiles for at in profile.placements}
+    for reservation in mine:
+        if (reservation.profile, reservation.placement) not in offered:
+            return f"device {device.uuid} offers no {reservation.profile} at slice {reservation.placement.start}"
+        for holder in place.holders:
+            for other in living(holder):
+                if other.uuid == device.uuid and _overlap(other, reservation):
+                    start = reservation.placement.start
+                    return f"slices of device {device.uuid} from {start} on are those of {holder.key}"
+    return None
+
+
+def living(record: PodRecord) -> tuple[MigReservation, ...]:
+    """A pod's reservations without those of init containers that have ended."""
+    return tuple(
+        reservation
+        for reservation in record.reservations
+        if not (record.inits_done and record.roles[reservation.container : reservation.container + 1] == (Role.INIT,))
+    )
+
+
+def _overlap(a: MigReservation, b: MigReservation) -> bool:
+    mine, other = a.placement, b.placement
+    return mine.start < other.start + other.size and other.start < mine.start + mine.size
 
 
 def _alone(place: Place, record: PodRecord, uuid: DeviceUuid) -> bool:

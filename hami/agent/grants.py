@@ -14,8 +14,11 @@ from typing import Final
 
 import anyio
 
-from hami.agent.assignments import Assignments, Standing
+from hami.agent.answer import shown_devices
+from hami.agent.assignments import Assignments, Standing, reserved
+from hami.agent.fence import living
 from hami.agent.inquiry import Inquiry
+from hami.agent.mig import MigInstances, Use
 from hami.agent.opening import Opening, Regions
 from hami.agent.owner import Owner
 from hami.agent.pb.deviceplugin_pb2 import ContainerAllocateResponse
@@ -23,10 +26,11 @@ from hami.agent.podresources import ListedPod
 from hami.agent.pods import NodePod, NodePods
 from hami.agent.preferred import device_of, preferred_ids
 from hami.alloc import request
-from hami.model.claim import PodRecord, Share
-from hami.model.device import NodeRecord
+from hami.model.claim import MigReservation, PodRecord, Role, Share
+from hami.model.device import MIG, NodeRecord
 from hami.model.names import DeviceUuid, PodUid, WireError
 from hami.node.grants import Grant, Holder, State, new_id
+from hami.node.mig import MigError
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +60,12 @@ class Grants:
         regions: Regions,
         node: Callable[[], NodeRecord | None],
         clock: Callable[[], float],
+        mig: MigInstances | None = None,
     ) -> None:
-        """`node` gives this node as it is now, None before the first probe; `clock` Unix seconds."""
+        """`node` gives this node as it is now, None before the first probe; `clock` Unix seconds; `mig` keeps the
+        instances of a node that makes them for its pods."""
+        self._mig = mig
+        self._pods_listed = False
         self._opening = opening
         self._wording = opening.wording
         self._store = opening.wording.store
@@ -97,16 +105,15 @@ class Grants:
         async with self._lock:
             await self._settle_confirmed()
             owner = await self._inquiry.likely(len(ids), self._newest())
-            shares = self._thought_shares(owner)
-            env = self._wording.strategy == "env"
             grant = Grant(
                 id=new_id(),
                 device_ids=frozenset(ids),
                 made_unix=int(self._clock()),
-                visible=(tuple(share.uuid for share in shares) or _devices_of(ids)) if env else (),
                 holder=_holder(owner),
-                shares=shares,
+                shares=self._thought_shares(owner),
             )
+            if self._wording.strategy == "env":
+                grant = await self._shown(grant, owner)
             await anyio.to_thread.run_sync(self._opening.create, grant)
             self._grants[grant.id] = grant
             answer = self._opening.answer(grant)
@@ -142,6 +149,8 @@ class Grants:
 
     async def _restore(self, grant: Grant) -> bool:
         """Put back what somebody took away from a settled grant; whether it was its device file."""
+        if grant.mig:
+            grant = await self._with_instances(grant)
         try:
             return await anyio.to_thread.run_sync(self._opening.restore, grant)
         except (OSError, WireError) as error:
@@ -178,6 +187,8 @@ class Grants:
             listed = await self._inquiry.listed()
             if listed is None:
                 return
+            self._pods_listed = True
+            await self._sweep_instances(listed)
             in_use = set(self._inquiry.entries())
             for grant in self.grants:
                 if self._is_over(grant, listed, in_use):
@@ -214,6 +225,79 @@ class Grants:
             return False
         pod = self._pods.get(grant.holder.pod_uid)
         return pod is not None and not pod.terminal
+
+    # Instances
+
+    async def _shown(self, grant: Grant, owner: Owner | None) -> Grant:
+        """The grant with what its answer shows, where the answer itself must say it. A card in MIG mode is never shown
+        whole: without its owner's instances the grant shows nothing."""
+        if owner is not None and (wanted := self._assignments.reserved(owner)):
+            try:
+                grant = replace(grant, mig=await self._ensure(owner, wanted))
+            except MigError as error:
+                log.warning("no instance can be shown to %s yet: %s", owner.pod.key, error)
+                return replace(grant, shares=())
+            return replace(grant, visible=shown_devices(grant))
+        node = self._node()
+        cut = (
+            {device.uuid for each in node.inventories for device in each.devices if device.mode == MIG} if node else ()
+        )
+        shown = shown_devices(grant) or _devices_of(grant.device_ids)
+        return replace(grant, visible=tuple(uuid for uuid in shown if uuid not in cut))
+
+    async def _ensure(self, owner: Owner, wanted: Sequence[MigReservation]) -> tuple[MigReservation, ...]:
+        """The container's instances, made. Raises MigError."""
+        if self._mig is None:
+            raise MigError("this node's operating mode makes no MIG instances")
+        pod, uses = owner.pod, self._uses() if self._pods_listed else None
+        return await anyio.to_thread.run_sync(self._mig.ensure, pod.uid, pod.key, wanted, uses)
+
+    def _uses(self, listed: Collection[ListedPod] = ()) -> frozenset[Use]:
+        """The instances of the pods that are there, granted or promised, and of granted ones that the kubelet lists."""
+        names = {entry.key for entry in listed}
+        promised = {
+            (pod.uid, each.uuid, each.placement.start)
+            for pod in self._pods
+            if pod.record is not None and not pod.terminal
+            for each in living(pod.record)
+        }
+        granted = {
+            (grant.holder.pod_uid, each.uuid, each.placement.start)
+            for grant in self._grants.values()
+            if grant.holder is not None and not self._has_ended(grant.holder)
+            if self._is_current(grant) or grant.holder.key in names
+            for each in grant.mig
+        }
+        return frozenset(promised | granted)
+
+    def _has_ended(self, holder: Holder) -> bool:
+        """Whether a container is an init container of a pod whose init containers have all ended."""
+        pod = self._pods.get(holder.pod_uid)
+        record = pod.record if pod is not None else None
+        return record is not None and record.inits_done and record.roles[holder.position] is Role.INIT
+
+    async def _sweep_instances(self, listed: Collection[ListedPod]) -> None:
+        if self._mig is None:
+            return
+        for pod in self._pods:
+            if pod.record is not None and not pod.terminal:
+                await anyio.to_thread.run_sync(self._mig.adopt, pod.uid, pod.key, pod.record.reservations)
+        try:
+            await anyio.to_thread.run_sync(self._mig.sweep, self._uses(listed))
+        except MigError as error:
+            log.error("%s", error)
+
+    async def _with_instances(self, grant: Grant) -> Grant:
+        """A settled grant whose instances exist; a reboot takes them away. Raises NotGranted."""
+        pod = self._pods.get(grant.holder.pod_uid) if grant.holder else None
+        asking = [each for each in pod.asking if grant.holder and each.name == grant.holder.container] if pod else []
+        if pod is not None and asking:
+            try:
+                made = await self._ensure(Owner(pod=pod, container=asking[0]), grant.mig)
+            except MigError as error:
+                raise NotGranted(str(error)) from error
+            grant = self._grants[grant.id] = replace(grant, mig=made)
+        return grant
 
     # Settling
 
@@ -279,7 +363,20 @@ class Grants:
             return False, decided
         position = owner.container.position
         shares = decided.segments[self._wording.vendor.name][position]
-        grant = replace(grant, state=State.SETTLED, shares=shares, reason="")
+        grant = replace(grant, state=State.SETTLED, shares=shares, mig=(), reason="")
+        if wanted := reserved(decided, position):
+            try:
+                grant = replace(grant, mig=await self._ensure(owner, wanted))
+            except MigError as error:
+                # Not a refusal: a program that is ending, or a card that is busy, may be so no longer at the next try.
+                log.warning("grant %s of %s waits for its instances: %s", grant.id, _named(grant), error)
+                return False, str(error)
+            if self._wording.strategy == "env" and set(grant.visible) != set(shown_devices(grant)):
+                reason = f"{owner.pod.key} was shown other devices than its MIG instances"
+                await self._refuse(grant, owner.pod, reason)
+                return False, reason
+            made = [each for other in self._newest().values() if _same_pod(other, grant) for each in other.mig]
+            self._assignments.tell_instances(decided, [*made, *grant.mig])
         try:
             changed = await anyio.to_thread.run_sync(self._opening.open, grant, owner.pod)
         except (OSError, WireError) as error:
@@ -297,7 +394,7 @@ class Grants:
         standing = self._standing()
         if not self._assignments.keeps(owner, node, standing):
             standing = replace(standing, ended=await self._ended())
-        if grant.visible:
+        if grant.visible and not self._assignments.reserved(owner):
             return self._assignments.on_devices(owner, node, standing, grant.visible)
         return self._assignments.decide(owner, node, standing)
 
@@ -319,7 +416,7 @@ class Grants:
         return frozenset(ended)
 
     async def _refuse(self, grant: Grant, pod: NodePod, reason: str) -> None:
-        grant = replace(grant, state=State.REFUSED, shares=(), reason=reason)
+        grant = replace(grant, state=State.REFUSED, shares=(), mig=(), reason=reason)
         self._grants[grant.id] = grant
         await anyio.to_thread.run_sync(self._opening.close, grant)
         self._assignments.refuse(pod, reason, self._standing())
@@ -335,6 +432,10 @@ def _holder(owner: Owner | None) -> Holder | None:
         position=owner.container.position,
         containers=len(tuple(request.containers(owner.pod.document))),
     )
+
+
+def _same_pod(one: Grant, other: Grant) -> bool:
+    return one.holder is not None and other.holder is not None and one.holder.pod_uid == other.holder.pod_uid
 
 
 def _devices_of(ids: Collection[str]) -> tuple[DeviceUuid, ...]:

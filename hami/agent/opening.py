@@ -56,10 +56,11 @@ class Opening:
         assert grant.holder is not None
         container = container_of(pod, grant.holder.position)
         store = self.wording.store
-        self.regions.ensure(grant, request.task_priority(container, self.wording.vendor))
-        store.link(grant)
+        if not grant.mig:
+            self.regions.ensure(grant, request.task_priority(container, self.wording.vendor))
+            store.link(grant)
         changed = self._write_device(grant, container)
-        store.open_up(grant.id, self.wording.grant_file(grant.id, grant.shares, container))
+        store.open_up(grant.id, self.wording.grant_file(grant, container))
         store.save(grant)
         return changed
 
@@ -78,7 +79,7 @@ class Opening:
         return self.open(grant, pod)
 
     def _write_device(self, grant: Grant, container: Container | None) -> bool:
-        return self.wording.store.write_device(grant.id, self.wording.edits(grant.id, grant.shares, container))
+        return self.wording.store.write_device(grant.id, self.wording.edits(grant, container))
 
     def _container(self, grant: Grant) -> Container | None:
         """The container of the owner, thought or confirmed, as far as our picture knows it."""

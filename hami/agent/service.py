@@ -24,6 +24,7 @@ from hami.agent.checkpoint import FILE_NAME, read_checkpoint_file
 from hami.agent.grants import Grants
 from hami.agent.inquiry import Inquiry
 from hami.agent.kubelet import stay_registered
+from hami.agent.mig import MigInstances
 from hami.agent.monitor import Monitor
 from hami.agent.opening import Opening
 from hami.agent.plugin import DeviceList, DevicePlugin
@@ -38,6 +39,7 @@ from hami.model.device import NodeInventory, NodeRecord
 from hami.model.names import DeviceUuid, NodeName, PodUid
 from hami.model.settings import DeviceConfig, NodeOverrides, apply_node_overrides
 from hami.model.vendor import Vendor
+from hami.node import mig as mig_driver
 from hami.node.driver_spec import DriverSpecs
 from hami.node.grants import Grant, GrantStore
 from hami.node.installed import HookTree
@@ -50,6 +52,8 @@ from hami.vendors.nvidia import NVIDIA
 log = logging.getLogger(__name__)
 
 ENDPOINT: Final = "hami-nvidia.sock"
+INSTANCES: Final = "mig-instances.json"
+"""File of the node's own MIG instances."""
 PROBE_EVERY_S: Final = 5.0
 EVENT_WAIT_S: Final = 1.0
 """How long one wait for a driver event lasts: a shutdown waits no longer than this."""
@@ -57,6 +61,8 @@ SWEEP_EVERY_S: Final = 5.0
 LINKS_EVERY_S: Final = 3600.0
 ASYMMETRIC: Final = "AsymmetricGPUP2PLink"
 """HAMi's reason word."""
+LEFT_OUT: Final = "DeviceLeftOut"
+"""Reason word of the event that a card's MIG mode keeps it from being registered."""
 RECHECK_S: Final = 1.0
 ETC_CDI: Final = Path("/etc/cdi")
 """Where administrators put device descriptions; run-time ones are beside ours."""
@@ -138,6 +144,7 @@ def _plugin(
     devices = DeviceList()
     inventory: list[NodeInventory] = []
     links_told = _LinksTold()
+    left_out_told: dict[DeviceUuid, str] = {}
     pods_listed = anyio.Event()
 
     def node() -> NodeRecord | None:
@@ -149,6 +156,11 @@ def _plugin(
     def found(now: NodeInventory) -> None:
         inventory[:] = [now]
         links_told.tell(probe.asymmetric, writer)
+        for uuid, why in probe.left_out.items():
+            if left_out_told.get(uuid) != why:
+                writer.tell_node(LEFT_OUT, f"device {uuid} is left out: {why}")
+        left_out_told.clear()
+        left_out_told.update(probe.left_out)
         devices.set(now.devices)
         announcer.say(
             Announcement(inventory=now, vendor=vendor, devices=settings.strategy, form=settings.inventory_format)
@@ -163,6 +175,8 @@ def _plugin(
         additions=settings.additions,
         driver=None if settings.simulated else DriverSpecs((ETC_CDI, settings.cdi_dir)),
     )
+    mig = MigInstances(settings.tree.vgpu / INSTANCES)
+    mig.load()
     grants = Grants(
         Opening(wording, pods, regions),
         pods,
@@ -171,6 +185,7 @@ def _plugin(
         regions,
         node,
         time.time,
+        mig,
     )
     grants.load()
     plugin = DevicePlugin(grants, devices, numa=nvidia.enable_numa_topology, observe=metrics.note_answer)
@@ -187,7 +202,7 @@ def _plugin(
         ("node", announcer.follow),
         ("announce", announcer.run),
         ("writes", writer.run),
-        ("probe", partial(_probe, probe, found)),
+        ("probe", partial(_probe, probe, partial(_look, probe, mig, grants), found)),
         ("settle", partial(_settle, settings.device_plugin_dir, grants)),
         ("sweep", partial(_sweep, grants, pods_listed)),
         ("kubelet", serve),
@@ -245,11 +260,24 @@ async def _follow_pods(kube: Kube, node: NodeName, pods: NodePods, grants: Grant
                     grants.observe(pod)
 
 
-async def _probe(probe: NvidiaProbe, found: Callable[[NodeInventory], None]) -> None:
+def _look(probe: NvidiaProbe, mig: MigInstances, grants: Grants) -> NodeInventory:
+    """What the node offers now. Cards that belong into MIG mode are put into it first, unless a pod has been given them
+    as they are. Raises ProbeError."""
+    given = {share.uuid for grant in grants.grants if not grant.mig for share in grant.shares}
+    for uuid in probe.to_cut():
+        why = "pods still share it" if uuid in given else mig_driver.enable(uuid)
+        if why:
+            log.warning("device %s cannot be put into MIG mode now: %s", uuid, why)
+        else:
+            log.info("device %s is in MIG mode now", uuid)
+    return mig.offered(probe.inventory())
+
+
+async def _probe(probe: NvidiaProbe, look: Callable[[], NodeInventory], found: Callable[[NodeInventory], None]) -> None:
     """Ask the driver every few seconds, and at once after an event."""
     while True:
         try:
-            found(await anyio.to_thread.run_sync(probe.inventory))
+            found(await anyio.to_thread.run_sync(look))
             until = anyio.current_time() + PROBE_EVERY_S
             while anyio.current_time() < until:
                 if await anyio.to_thread.run_sync(probe.wait, EVENT_WAIT_S, abandon_on_cancel=True):

@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import orjson
 
-from hami.model.claim import Share
+from hami.model.claim import MigReservation, Share
 from hami.model.names import DeviceUuid, PodKey, PodUid, WireError
+from hami.model.wire.mig import read_reservations, write_reservations
 from hami.node.atomic import write_atomically
 from hami.node.installed import HookTree
 
@@ -76,6 +77,8 @@ class Grant:
     state: State = State.TENTATIVE
     holder: Holder | None = None
     shares: tuple[Share, ...] = ()
+    mig: tuple[MigReservation, ...] = ()
+    """The instance of each share, made, where the cards are in MIG mode; the hardware holds their limits."""
     reason: str = ""
     """Why it was refused."""
 
@@ -206,6 +209,8 @@ def _write(grant: Grant) -> dict[str, Any]:
         "shares": [[share.uuid, share.kind, share.memory_mib, share.cores] for share in grant.shares],
         "reason": grant.reason,
     }
+    if grant.mig:
+        document["mig"] = write_reservations(grant.mig)
     if grant.holder is not None:
         holder = grant.holder
         document["holder"] = {
@@ -242,6 +247,7 @@ def _read(grant_id: str, document: Any) -> Grant:
                 Share(uuid=DeviceUuid(uuid), kind=kind, memory_mib=int(memory), cores=int(cores))
                 for uuid, kind, memory, cores in document["shares"]
             ),
+            mig=read_reservations(str(document.get("mig", "")), f"grants/{grant_id}/record.json"),
             reason=str(document["reason"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -13,9 +13,11 @@ from typing import Any, Final, Self, TypeVar
 
 import pynvml
 
-from hami.model.device import HAMI_CORE, Device, Links, NodeInventory
-from hami.model.names import DeviceUuid
+from hami.model.device import HAMI_CORE, MIG, Device, Links, MigProfile, NodeInventory
+from hami.model.mig import allowlisted, select_profiles
+from hami.model.names import DeviceUuid, WireError
 from hami.model.settings import NodeOverrides, NvidiaConfig, apply_node_overrides
+from hami.node import mig
 from hami.node.links import Neighborhood, score_links
 from hami.node.probe import ProbeError
 from hami.vendors.nvidia import NVIDIA
@@ -49,6 +51,8 @@ class NvidiaProbe:
         self._links: Links | None = None
         self.asymmetric: tuple[tuple[DeviceUuid, DeviceUuid], ...] = ()
         """Pairs whose links look different from each side; they score 0."""
+        self.left_out: Mapping[DeviceUuid, str] = {}
+        """Cards that were left out of the last inventory because of their MIG mode, and why."""
 
     def __enter__(self) -> Self:
         _asked(pynvml.nvmlInit)
@@ -64,6 +68,7 @@ class NvidiaProbe:
         """Every card that is not hidden and whose memory is known. Raises ProbeError when NVML refuses altogether."""
         handles = self._handles()
         health = self.health()
+        self.left_out = {}
         devices = [
             device
             for index, (uuid, handle) in enumerate(handles.items())
@@ -76,6 +81,28 @@ class NvidiaProbe:
             devices=tuple(sorted(devices, key=lambda device: (device.index, device.uuid))),
             links=self._links if len(devices) > 1 else None,
         )
+
+    @property
+    def cuts(self) -> bool:
+        """Whether this node gives pods MIG instances, made as they are needed."""
+        return self._overrides.operating_mode == MIG
+
+    def to_cut(self) -> tuple[DeviceUuid, ...]:
+        """Cards that belong into MIG mode and are not in it. Raises ProbeError."""
+        return tuple(
+            uuid
+            for index, (uuid, handle) in enumerate(self._handles().items())
+            if self.cuts
+            and not self._hidden(uuid, index)
+            and not self._in_mig_mode(handle)
+            and _optional(partial(pynvml.nvmlDeviceGetMigMode, handle), None) is not None
+            and self._is_allowlisted(handle)
+        )
+
+    def _is_allowlisted(self, handle: Any) -> bool:
+        name = _optional(partial(pynvml.nvmlDeviceGetName, handle), "")
+        total = _optional(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) // MIB, 0)
+        return allowlisted(self._config.mig_profile_allowlist, _text(name), total) is not None
 
     def health(self) -> Mapping[DeviceUuid, str]:
         """A card is unhealthy after an Xid error that no program causes, until this process starts again, and while
@@ -137,10 +164,12 @@ class NvidiaProbe:
         total = self._memory_mib(uuid, handle)
         if total is None:
             return None
-        if self._in_mig_mode(handle):
-            log.warning("device %s is left out: it is in MIG mode and no profile of it is known", uuid)
-            return None
         name = _text(_asked(lambda: pynvml.nvmlDeviceGetName(handle)))
+        if self.cuts:
+            return self._cut_device(uuid, index, handle, total, name, healthy=uuid not in health)
+        if self._in_mig_mode(handle):
+            self._leave_out(uuid, "it is in MIG mode, which this node's operating mode does not use")
+            return None
         return Device(
             uuid=uuid,
             index=_optional(lambda: int(pynvml.nvmlDeviceGetIndex(handle)), index),
@@ -152,6 +181,49 @@ class NvidiaProbe:
             mode=self._overrides.operating_mode or HAMI_CORE,
             healthy=uuid not in health,
         )
+
+    def _cut_device(
+        self, uuid: DeviceUuid, index: int, handle: Any, total: int, name: str, *, healthy: bool
+    ) -> Device | None:
+        """A card of which pods get MIG instances; memory and compute are not scaled, the hardware holds them."""
+        if not self._in_mig_mode(handle):
+            self._leave_out(uuid, "it is not in MIG mode")
+            return None
+        profiles = self._mig_profiles(uuid, name, total)
+        if not profiles:
+            return None
+        return Device(
+            uuid=uuid,
+            index=_optional(lambda: int(pynvml.nvmlDeviceGetIndex(handle)), index),
+            slots=max(most for _, most in profiles),
+            memory_mib=total,
+            cores=FULL_CORES,
+            model=name if name.startswith(PREFIX) else f"{PREFIX}-{name}",
+            numa=self._numa(handle),
+            mode=MIG,
+            healthy=healthy,
+            mig_profiles=tuple(profile for profile, _ in profiles),
+        )
+
+    def _mig_profiles(self, uuid: DeviceUuid, name: str, total: int) -> list[tuple[MigProfile, int]]:
+        """What the card offers of what the configuration allows; empty, with a reason left, where that is nothing."""
+        names = allowlisted(self._config.mig_profile_allowlist, name, total)
+        if names is None:
+            self._leave_out(uuid, f"no entry of migProfileAllowlist is for {name}")
+            return []
+        try:
+            offered = mig.profiles(uuid)
+            allowed = select_profiles([profile for profile, _ in offered], names, "migProfileAllowlist")
+        except (mig.MigError, WireError) as error:
+            self._leave_out(uuid, str(error))
+            return []
+        if not allowed:
+            self._leave_out(uuid, f"it offers none of {', '.join(names)}")
+        return [(profile, most) for profile, most in offered if profile in allowed]
+
+    def _leave_out(self, uuid: DeviceUuid, why: str) -> None:
+        log.warning("device %s is left out: %s", uuid, why)
+        self.left_out = {**self.left_out, uuid: why}
 
     def _memory_mib(self, uuid: DeviceUuid, handle: Any) -> int | None:
         try:

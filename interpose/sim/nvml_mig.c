@@ -169,10 +169,8 @@ static nvmlReturn_t placements(int device, unsigned id, nvmlGpuInstancePlacement
     if (index < 0)
         return NVML_ERROR_NOT_SUPPORTED;
     const struct sim_profile *profile = &sim->profiles[device * SIM_PROFILES + index];
-    unsigned have = (unsigned)__builtin_popcount(profile->starts), offered = *count;
-    *count = have;
-    if (out && offered < have)
-        return NVML_ERROR_INSUFFICIENT_SIZE;
+    /* A buffer must be large enough; the caller does not say how large it is. */
+    *count = (unsigned)__builtin_popcount(profile->starts);
     unsigned found = 0;
     for (unsigned start = 0; out && start < 32; start++)
         if (profile->starts & 1u << start)
@@ -396,12 +394,14 @@ SIM_API nvmlReturn_t nvmlGpuInstanceGetComputeInstancePossiblePlacements(nvmlGpu
 {
     ENTER_GPU_INSTANCE(handle);
     const struct sim_profile *profile = mig_profile(&sim->instances[i]);
+    if (!count)
+        return NVML_ERROR_INVALID_ARGUMENT;
     if (id != compute_id(profile->slices))
         return NVML_ERROR_NOT_SUPPORTED;
-    nvmlReturn_t rc = nvml_room(count, 1, out);
-    if (rc == NVML_SUCCESS)
+    *count = 1;
+    if (out)
         *out = (nvmlComputeInstancePlacement_t){.start = 0, .size = profile->slices};
-    return out ? rc : count ? NVML_SUCCESS : rc;
+    return NVML_SUCCESS;
 }
 
 static nvmlReturn_t create_compute(int i, unsigned id, nvmlComputeInstance_t *out)

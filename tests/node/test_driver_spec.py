@@ -13,7 +13,7 @@ from hami.model.claim import Share
 from hami.model.names import DeviceUuid
 from hami.model.settings import NvidiaConfig
 from hami.node.driver_spec import DriverSpecs
-from hami.node.grants import GrantStore
+from hami.node.grants import Grant, GrantStore
 from hami.node.installed import hook_tree
 from hami.vendors.nvidia import NVIDIA
 
@@ -88,8 +88,8 @@ def edits(folder: Path, driver: DriverSpecs | None) -> tuple[str, dict[str, str]
         strategy="cdi",
         driver=driver,
     )
-    shares = [Share(uuid=A, kind="NVIDIA", memory_mib=100, cores=10)]
-    device = wording.edits("0" * 32, shares, None)
+    shares = (Share(uuid=A, kind="NVIDIA", memory_mib=100, cores=10),)
+    device = wording.edits(Grant(id="0" * 32, device_ids=frozenset(), made_unix=0, shares=shares), None)
     return device.version, dict(entry.split("=", 1) for entry in device.edits["env"]), dict(device.edits)
 
 
