@@ -155,6 +155,12 @@ cdef class Wish:
         free(self.table.best_place)
         free(self.table.most)
 
+    @property
+    def signature(self):
+        """Equal for wishes that the same placements serve at the same costs."""
+        cdef WishTable* table = &self.table
+        return tuple([(table.place[i], table.waste[i]) for i in range(table.choices)])
+
     def on(self, int32_t state):
         """The least cost and its placement's number on a card in this state; None when nothing fits."""
         if self.table.best_place[state] < 0:

@@ -73,6 +73,7 @@ class CardProfiles:
         rows = [self._row(index, profile, places, weights) for index, profile, places in sorted(usable, key=_by_size)]
         self.native: Final = Profiles(self._slices, self._unit, bool(self._media), rows)
         self._wishes: dict[Wanted, Wish] = {}
+        self._alike: dict[tuple[tuple[int, int], ...], Wish] = {}
 
     def state(self, taken: Iterable[tuple[str, MigPlacement]]) -> int:
         """The state of a card with these instances, (profile name, placement); parts outside the card do not count."""
@@ -89,13 +90,15 @@ class CardProfiles:
         return self.native.states - 1
 
     def wish(self, memory: Memory, cores: int) -> Wish:
-        """The compiled wish; kept, because the pods of one workload ask alike."""
+        """The compiled wish; kept, because the pods of one workload ask alike. Wishes that mean the same are one."""
         key = Wanted(memory=memory, cores=cores)
         if (known := self._wishes.get(key)) is None:
             if len(self._wishes) >= _KEPT_WISHES:
                 self._wishes.clear()
+                self._alike.clear()
             amount = min(memory.amount, 2**40)
-            known = self._wishes[key] = Wish(self.native, amount, isinstance(memory, Percent), cores)
+            made = Wish(self.native, amount, isinstance(memory, Percent), cores)
+            known = self._wishes[key] = self._alike.setdefault(made.signature, made)
         return known
 
     def instance(self, card: int, place: int) -> Instance:

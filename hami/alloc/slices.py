@@ -142,6 +142,10 @@ def _fits(reservations: Iterable[MigReservation], cards: dict[int, list[DeviceUu
     return all(cards.get(container) == sorted(uuids) for container, uuids in told.items())
 
 
+Kind = tuple[Memory, int]
+"""A wish for one instance: memory, and percent of compute."""
+
+
 @dataclass(frozen=True, slots=True)
 class SliceNeed:
     """One need of one container as plans see it."""
@@ -153,7 +157,7 @@ class SliceNeed:
     count: int
 
     @property
-    def kind(self) -> tuple[Memory, int]:
+    def kind(self) -> Kind:
         return self.memory, self.cores
 
 
@@ -169,26 +173,25 @@ class Wishes:
 
     def __init__(self, grids: Grids, needs: Sequence[SliceNeed | None], *, together: bool) -> None:
         self._grids = grids
-        empty: list[None] = []
         there = any(profiles is not None for profiles in grids.compiled)
         self.wishes: list[list[Wish | None]] = [
-            self._wishes(need) if there and need is not None else list(empty) for need in needs
+            self._wishes(need.kind) if there and need is not None else [] for need in needs
         ]
         self.plans: list[list[Plan | None]] = [
-            self._plans([need.kind], [need.count]) if there and need is not None else list(empty) for need in needs
+            self._plans([need.kind], [need.count]) if there and need is not None else [] for need in needs
         ]
         self.joints: list[Joint] = []
         if there and together and sum(need is not None for need in needs) > 1:
-            kinds = [None if need is None else need.kind for need in needs]
+            kinds = self._alike([None if need is None else need.kind for need in needs])
             self._join(needs, kinds)
-            served = _served_by_larger(needs)
+            served = self._alike(_served_by_larger(needs))
             if served != kinds:
                 self._join(needs, served)
 
-    def _wishes(self, need: SliceNeed) -> list[Wish | None]:
-        return [None if grid is None else grid.wish(need.memory, need.cores) for grid in self._grids.compiled]
+    def _wishes(self, kind: Kind) -> list[Wish | None]:
+        return [None if grid is None else grid.wish(*kind) for grid in self._grids.compiled]
 
-    def _plans(self, kinds: Sequence[tuple[Memory, int]], counts: list[int]) -> list[Plan | None]:
+    def _plans(self, kinds: Sequence[Kind], counts: list[int]) -> list[Plan | None]:
         sets = 1
         for count in counts:
             sets *= count + 1
@@ -199,40 +202,42 @@ class Wishes:
             for grid in self._grids.compiled
         ]
 
-    def _join(self, needs: Sequence[SliceNeed | None], kinds: Sequence[tuple[Memory, int] | None]) -> None:
+    def _alike(self, kinds: Sequence[Kind | None]) -> list[Kind | None]:
+        """The kinds, where several mean the same on every list of profiles, as one of them."""
+        meanings: dict[tuple[Wish | None, ...], Kind] = {}
+        return [None if kind is None else meanings.setdefault(tuple(self._wishes(kind)), kind) for kind in kinds]
+
+    def _join(self, needs: Sequence[SliceNeed | None], kinds: Sequence[Kind | None]) -> None:
         """One plan for all needs. Of each kind there are the sidecars', and the most that run beside them at a time."""
         known = list(dict.fromkeys(kind for kind in kinds if kind is not None))
-        side = dict.fromkeys(known, 0)
-        apps = dict.fromkeys(known, 0)
-        inits: Counter[tuple[int, tuple[Memory, int]]] = Counter()
+        side, apps = Counter[Kind](), Counter[Kind]()
+        inits: dict[int, Counter[Kind]] = {}
         for need, kind in zip(needs, kinds, strict=True):
-            if need is None or kind is None:
-                continue
-            if need.role is Role.SIDECAR:
-                side[kind] += need.count
-            elif need.role is Role.APP:
-                apps[kind] += need.count
-            else:
-                inits[need.container, kind] += need.count
-        most = {
-            kind: max(apps[kind], *(count for (_, other), count in inits.items() if other == kind), 0) for kind in known
-        }
-        plans = self._plans(known, [side[kind] + most[kind] for kind in known])
+            if need is not None and kind is not None:
+                match need.role:
+                    case Role.SIDECAR:
+                        side[kind] += need.count
+                    case Role.APP:
+                        apps[kind] += need.count
+                    case Role.INIT:
+                        inits.setdefault(need.container, Counter())[kind] += need.count
+        counts = [side[kind] + max(apps[kind], *(init[kind] for init in inits.values()), 0) for kind in known]
+        plans = self._plans(known, counts)
         if any(plan is not None for plan in plans):
             by_need = [-1 if kind is None else known.index(kind) for kind in kinds]
             self.joints.append((plans, by_need, [side[kind] for kind in known]))
 
 
-def _served_by_larger(needs: Sequence[SliceNeed | None]) -> list[tuple[Memory, int] | None]:
+def _served_by_larger(needs: Sequence[SliceNeed | None]) -> list[Kind | None]:
     """The kinds when init containers use the larger instances of app containers, which are there anyway."""
     apps = [need for need in needs if need is not None and need.role is Role.APP]
-    kinds: list[tuple[Memory, int] | None] = []
+    kinds: list[Kind | None] = []
     for need in needs:
         if need is None or need.role is not Role.INIT:
             kinds.append(None if need is None else need.kind)
             continue
         larger = [app.kind for app in apps if _holds(app, need)]
-        kinds.append(min([*larger, need.kind], key=lambda kind: (kind not in larger, kind[0].amount, kind[1])))
+        kinds.append(min(larger, key=lambda kind: (kind[0].amount, kind[1]), default=need.kind))
     return kinds
 
 
