@@ -181,13 +181,16 @@ class Grants:
         """The watch has shown a pod."""
         self._assignments.observe(pod)
 
+    def observe_all(self) -> None:
+        """The watch has shown every pod of this node."""
+        self._pods_listed = True
+
     async def sweep(self) -> None:
         """Delete grants of pods that are gone, and directories that belong to no grant."""
         async with self._lock:
             listed = await self._inquiry.listed()
             if listed is None:
                 return
-            self._pods_listed = True
             await self._sweep_instances(listed)
             in_use = set(self._inquiry.entries())
             for grant in self.grants:

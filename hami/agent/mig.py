@@ -155,7 +155,7 @@ class MigInstances:
             if owned is None:
                 names = ", ".join(device.uuid for device in live.devices) or f"instance {live.gpu_instance}"
                 raise MigError(f"slices of {wish.card} are in use by {names}, which is not this agent's")
-            if owned.pod == wish.pod and replace(owned, instance=None) == replace(wish, instance=None):
+            if (owned.pod, owned.profile_id, owned.placement) == (wish.pod, wish.profile_id, wish.placement):
                 whole = live.whole or driver.complete(live.card, live.gpu_instance).whole
                 assert whole is not None
                 self._keep(replace(owned, instance=whole))

@@ -251,6 +251,7 @@ async def _follow_pods(kube: Kube, node: NodeName, pods: NodePods, grants: Grant
         match event:
             case Listed():
                 log.info("the pods of node %s are listed", node)
+                grants.observe_all()
                 listed.set()
             case Deleted(document):
                 pods.drop(PodUid(str(document.get("metadata", {}).get("uid") or "")))
