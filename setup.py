@@ -30,6 +30,7 @@ EXTENSIONS = [
     Extension("hami.alloc._fit", ["hami/alloc/_fit.pyx"], extra_compile_args=["-O2", "-ffp-contract=off"]),
     Extension("hami.alloc._mig", ["hami/alloc/_mig.pyx"], extra_compile_args=["-O2"]),
     Extension("hami.alloc._topology", ["hami/alloc/_topology.pyx"], extra_compile_args=["-O2"]),
+    Extension("hami.alloc._worth", ["hami/alloc/_worth.pyx"], extra_compile_args=["-O2"]),
     # The region's words are changed by C code only, so Python is given the interposer's own sources.
     Extension(
         "hami.node._region",

@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from hami.alloc._mig cimport MOST_KINDS, Grid, PlanTable, WishTable
 from hami.alloc._topology cimport LinkTable
+from hami.alloc._worth cimport Cost, Portion, Worth
 
 
 cdef enum:
@@ -68,6 +69,7 @@ cdef enum NeedRule:
     FULL_IS_EXCLUSIVE = 16  # all cores of a card means alone on it
     LINKED = 32           # links count before everything else, also between nodes
     JOINED = 64           # all cards of this need joined by fast links
+    BY_LOSS = 128         # cards are scored by the worth that a share takes from their node
 
 
 cdef enum Key:
@@ -150,6 +152,11 @@ cdef class Ask:
     cdef int32_t verdict_count
     cdef float[3] weights   # slot, core, memory
     cdef bint limited       # some need has a quota
+    cdef bint weighed       # nodes or cards are ranked by the worth that the pod takes
+    cdef bint by_price      # nodes are
+    cdef int32_t case       # kind of request, for remembered costs; -1 = none
+    cdef int64_t cpu        # milli-CPU that the pod takes of its node
+    cdef int64_t host       # MiB of host memory, likewise
     cdef list kept          # owners of the tables that pointers lead to
     cdef bint covered       # `cover` stands for all needs
     cdef Need cover
@@ -207,7 +214,9 @@ cdef class Rows:
     cdef list linked                # their owners
     cdef const Grid** grids         # profile lists by number
     cdef list profiles              # their owners
+    cdef readonly Worth free_worth       # of the free part of nodes
     # working space, kept between calls
+    cdef Portion* picks                # what the worth is to be weighed without, as many as `choices`
     cdef uint32_t survey_number
     cdef int32_t widest             # most rows a node may have
     cdef int32_t* order             # rows of one family on one node, as the policy sorts them
@@ -246,6 +255,8 @@ cdef class Rows:
     cdef int32_t shown(self, int32_t row) noexcept nogil
     cdef void tell(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil
     cdef float node_score(self, int32_t node) noexcept nogil
+    cdef float node_price(self, Ask ask, int32_t node) noexcept nogil
+    cdef float card_price(self, int32_t node, int32_t row, const Need* need) noexcept nogil
     cdef int64_t memory_of(self, int32_t row, const Need* need) noexcept nogil
     cdef int64_t cores_of(self, int32_t row, const Need* need) noexcept nogil
     cdef int32_t barred(self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from hami.alloc._mig import Plan, Profiles, Wish
 from hami.alloc._topology import Links
+from hami.alloc._worth import Worth
 from hami.model.names import NodeName
 
 NO_LIMIT: int
@@ -20,6 +21,7 @@ class Ask:
         wishes: list[list[Wish | None]],
         plans: list[list[Plan | None]],
         joints: list[tuple[list[Plan | None], list[int], list[int]]],
+        weighed: tuple[bool, bool, int, int, int],
     ) -> None: ...
 
 class Survey:
@@ -33,6 +35,7 @@ class Survey:
     def tally(self, position: int) -> bytes: ...
 
 class Rows:
+    free_worth: Worth
     def attach_rows(
         self,
         *,

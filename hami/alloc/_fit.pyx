@@ -14,6 +14,7 @@ from hami.alloc._mig cimport (
     plan_cost,
 )
 from hami.alloc._topology cimport MOST_EXACT, Links, LinkTable, Pick, are_joined, best_score, choose_linked, set_score
+from hami.alloc._worth cimport Cost, Portion, Worth
 
 cdef int64_t NO_LIMIT_C = INT64_MAX
 NO_LIMIT = INT64_MAX
@@ -57,6 +58,7 @@ NUMBERS = {
     "FULL_IS_EXCLUSIVE": FULL_IS_EXCLUSIVE,
     "LINKED": LINKED,
     "JOINED": JOINED,
+    "BY_LOSS": BY_LOSS,
     "SCORE_UP": SCORE_UP,
     "SCORE_DOWN": SCORE_DOWN,
     "NUMA_UP": NUMA_UP,
@@ -108,11 +110,12 @@ cdef bint outranks(const Group* group, const Group* best, const Need* need) noex
 
 
 cdef class Ask:
-    def __cinit__(self, list needs, bytes verdicts, tuple weights, list wishes, list plans, list joints):
+    def __cinit__(self, list needs, bytes verdicts, tuple weights, list wishes, list plans, list joints, tuple weighed):
         """`needs` are tuples in the order of `Need`'s fields; `verdicts` one byte a kind and distinct selection.
 
         `wishes` and `plans` have a list a need: its table for every grid, or None; the lists are empty where nothing
-        is in MIG mode. `joints` are (plans by grid, kind of every need, sidecars' instances of every kind).
+        is in MIG mode. `joints` are (plans by grid, kind of every need, sidecars' instances of every kind). `weighed` is
+        (whether worth is looked at, whether nodes are ranked by it, kind of request or -1, milli-CPU, MiB of host memory).
         """
         cdef Py_ssize_t i, j, size = len(needs)
         cdef const unsigned char[::1] source
@@ -122,6 +125,7 @@ cdef class Ask:
             raise MemoryError
         self.count = <int32_t>size
         self.limited = False
+        self.weighed, self.by_price, self.case, self.cpu, self.host = weighed
         self.mig = False
         self.joints = <int32_t>len(joints)
         self.kept = [wishes, plans, joints]
@@ -299,8 +303,11 @@ cdef class Rows:
         self.slices_room = 0
         self.pool = NULL
         self.pool_room = 0
+        self.picks = NULL
+        self.free_worth = Worth()
 
     def __dealloc__(self):
+        free(self.picks)
         free(self.grids)
         free(self.saved)
         free(self.slice_rows)
@@ -412,6 +419,7 @@ cdef class Rows:
         self.sum_memory_used[node] += memory
         self.sum_cores_used[node] += cores
         self.score_now[node] = self.node_score(node)
+        self.free_worth.touch(node)
 
     def rescore(self, int32_t node):
         """The node's sums have been set anew."""
@@ -421,15 +429,18 @@ cdef class Rows:
         """Try the pod on every candidate (names; None = every node); a name given twice counts once.
 
         A request that puts links first ranks nodes by those of its set, then by score. Equal nodes rank by a mix of pod
-        and node, so that they share the load.
+        and node, so that they share the load. Where the request is ranked by price, a node's score is the worth that the
+        pod takes from it, and the least is best.
         """
         cdef Py_ssize_t limit = self.length.shape[0] if candidates is None else len(candidates)
         cdef Py_ssize_t position, listed = 0
-        cdef Survey found = Survey(names, limit, spread)
+        cdef Survey found = Survey(names, limit, spread or ask.by_price)
         cdef int32_t node
         cdef int32_t* nodes = NULL
         cdef object name, number
         self.reserve(ask)
+        if ask.weighed:
+            self.free_worth.begin(ask.case, ask.cpu, ask.host)
         if candidates is None:
             with nogil:
                 for position in range(limit):
@@ -462,7 +473,7 @@ cdef class Rows:
         if self.fit_quick(ask, node, tally):
             ranked = &found.ranked[found.fitting]
             ranked.links = self.link_value
-            ranked.score = self.score_now[node]
+            ranked.score = self.node_price(ask, node) if ask.by_price else self.score_now[node]
             ranked.tie = mix(self.salt[node] ^ pod_salt)
             ranked.node = node
             if found.fitting == 0 or found.compare(ranked, &found.ranked[found.best_at]) < 0:
@@ -492,6 +503,8 @@ cdef class Rows:
         cdef int32_t[TALLY_WIDTH] tally
         cdef int32_t i, picked
         self.reserve(ask)
+        if ask.weighed:
+            self.free_worth.begin(ask.case, ask.cpu, ask.host)
         picked = self.fit(ask, node, tally)
         if picked < 0:
             return None, (<char*>tally)[:TALLY_WIDTH * sizeof(int32_t)]
@@ -528,6 +541,10 @@ cdef class Rows:
         if undo == NULL:
             raise MemoryError
         self.undo = undo
+        cdef Portion* picks = <Portion*>realloc(self.picks, room * sizeof(Portion))
+        if picks == NULL:
+            raise MemoryError
+        self.picks = picks
         self.choices_room = <int32_t>room
         return 0
 
@@ -596,6 +613,37 @@ cdef class Rows:
     cdef inline int32_t shown(self, int32_t row) noexcept nogil:
         # MiB free on a card, as a tally holds it.
         return <int32_t>max(-2147483647, min(2147483647, self.memory[row] - self.memory_used[row]))
+
+    cdef float node_price(self, Ask ask, int32_t node) noexcept nogil:
+        # What the pod takes from the node's worth, on the cards that the card policy would choose for it.
+        cdef int32_t[TALLY_WIDTH] tally
+        cdef int64_t links = self.link_value
+        cdef int32_t i, picked, count = 0
+        cdef Cost own
+        cdef Cost* cost = self.free_worth.remembered(node)
+        if cost == NULL:
+            own.version = 0
+            cost = &own
+        if cost.version == 0:
+            picked = self.fit(ask, node, tally)
+            for i in range(picked):
+                # An init container's share is free again when the others start.
+                if ask.needs[self.choices[i].need].role != INIT:
+                    self.picks[count].row = self.choices[i].row
+                    self.picks[count].memory = self.choices[i].memory
+                    self.picks[count].cores = self.choices[i].cores
+                    count += 1
+            self.free_worth.weigh(node, self.picks, count, cost)
+            self.link_value = links
+        return <float>self.free_worth.price(node, cost)
+
+    cdef float card_price(self, int32_t node, int32_t row, const Need* need) noexcept nogil:
+        # What one share of the need takes from the node's worth on this card.
+        cdef Cost cost
+        cdef Portion part
+        part.row, part.memory, part.cores = row, self.memory_of(row, need), self.cores_of(row, need)
+        self.free_worth.weigh(node, &part, 1, &cost)
+        return <float>self.free_worth.price(node, &cost)
 
     cdef inline int64_t memory_of(self, int32_t row, const Need* need) noexcept nogil:
         if not need.rules & BY_PERCENT:
@@ -731,7 +779,10 @@ cdef class Rows:
             if not verdict & OF_FAMILY:
                 continue
             self.order[n] = row
-            self.score[n] = self.card_score(row, need, verdict, ask)
+            if need.rules & BY_LOSS:
+                self.score[n] = self.card_price(node, row, need)
+            else:
+                self.score[n] = self.card_score(row, need, verdict, ask)
             i = n
             # order[0:i] is sorted and the new row stands at i.
             while i > 0 and self.comes_before(i, i - 1, need.keys):

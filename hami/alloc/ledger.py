@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from hami.alloc.demand import Demand
 from hami.alloc.slices import Taken, occupied
 from hami.alloc.table import LARGEST, Card, Table
 from hami.model.claim import Assignment, PodRecord, PodRequest, Role
 from hami.model.device import Device, NodeRecord
+from hami.model.host import NO_HOST, Host
 from hami.model.names import DeviceUuid, NodeName, PodUid, VendorWord
 from hami.model.vendor import Registry
 
@@ -92,6 +94,7 @@ def hold_of(request: PodRequest, assignment: Assignment) -> PodRecord:
         roles=tuple(container.role for container in request.containers),
         segments=assignment.segments,
         reservations=assignment.reservations,
+        host=request.host,
     )
 
 
@@ -106,6 +109,9 @@ class Ledger:
         self._held: dict[PodUid, Mapping[DeviceKey, Held]] = {}
         self._on_node: dict[NodeName, dict[PodUid, None]] = {}
         self._in_namespace: dict[tuple[str, VendorWord], tuple[int, int]] = {}
+        self._demand = Demand()
+        self._guests: dict[PodUid, tuple[NodeName, Host]] = {}
+        self._host_used: dict[NodeName, Host] = {}
 
     @property
     def nodes(self) -> Mapping[NodeName, NodeRecord]:
@@ -143,10 +149,42 @@ class Ledger:
             return True
         links = {inventory.vendor: inventory.links for inventory in record.inventories if inventory.links is not None}
         self.table.put(record.name, cards, links)
+        self.table.offer(record.name, self.host_left(record.name))
         for uid in self._on_node.get(record.name, ()):
             self._book(record.name, self._held[uid], 1)
             self._slice(self._pods[uid])
         return True
+
+    def note(self, request: PodRequest) -> None:
+        """A pod has arrived, whether it fits or not: the picture of demand learns from it."""
+        self._demand.note(request)
+        if self._demand.fresh:
+            self.table.draw(self._demand, self.registry)
+            self._demand.drawn()
+
+    def fragments(self) -> float:
+        """Thousandths of devices that are free, and not to be filled by pods as they have been coming."""
+        return self.table.rows.free_worth.fragments()
+
+    def put_guest(self, uid: PodUid, node: NodeName, host: Host) -> None:
+        """A pod without devices takes this much of a node; it was there before with other amounts, or not at all."""
+        if self._guests.get(uid) == (node, host):
+            return
+        self.drop_guest(uid)
+        self._guests[uid] = node, host
+        self._lodge(node, host, 1)
+
+    def drop_guest(self, uid: PodUid) -> None:
+        """A pod without devices is gone; nothing happens if there was none."""
+        if (known := self._guests.pop(uid, None)) is not None:
+            self._lodge(*known, -1)
+
+    def host_left(self, name: NodeName) -> Host | None:
+        """What a node has left beside devices, less than nothing where pods were forced on it; None = not known."""
+        record = self._nodes.get(name)
+        if record is None or record.host is None:
+            return None
+        return record.host.minus(self._host_used.get(name, NO_HOST))
 
     def drop_node(self, name: NodeName) -> bool:
         """Forget a node. Its pods stay known, and count again if it comes back. False if it was not known."""
@@ -162,6 +200,7 @@ class Ledger:
             self.drop_pod(record.uid)
         self._pods[record.uid] = record
         self._held[record.uid] = holdings(record)
+        self._lodge(record.node, record.host, 1)
         self._on_node.setdefault(record.node, {})[record.uid] = None
         self._count(record, 1)
         self._slice(record)
@@ -173,6 +212,7 @@ class Ledger:
         if record is None:
             return False
         self._count(record, -1)
+        self._lodge(record.node, record.host, -1)
         del self._held[uid]
         siblings = self._on_node[record.node]
         del siblings[uid]
@@ -189,11 +229,13 @@ class Ledger:
             yield
             return
         self._count(record, -1)
+        self._lodge(record.node, record.host, -1)
         self._slice(record, aside=True)
         try:
             yield
         finally:
             self._count(record, 1)
+            self._lodge(record.node, record.host, 1)
             self._slice(record)
 
     def usage(self, node: NodeName) -> tuple[DeviceUsage, ...]:
@@ -230,6 +272,17 @@ class Ledger:
         """Memory in MiB and cores in percent that a namespace's pods hold of a family."""
         return self._in_namespace.get((namespace, vendor), (0, 0))
 
+    def _lodge(self, node: NodeName, host: Host, sign: int) -> None:
+        if host == NO_HOST:
+            return
+        used = self._host_used.get(node, NO_HOST)
+        used = used.plus(host) if sign > 0 else used.minus(host)
+        if used == NO_HOST:
+            self._host_used.pop(node, None)
+        else:
+            self._host_used[node] = used
+        self.table.offer(node, self.host_left(node))
+
     def check(self) -> None:
         """Recount everything from the records; AssertionError names the first difference."""
         spans: list[tuple[int, int]] = []
@@ -246,6 +299,12 @@ class Ledger:
         for (_, stop), (start, _) in pairwise(spans):
             assert stop <= start, f"rows {start} to {stop} belong to two nodes"
         assert not any(self.table.columns["marks"]), "a mark outlived its request"
+        lodged: dict[NodeName, Host] = {}
+        for node, host in [*self._guests.values(), *((pod.node, pod.host) for pod in self._pods.values())]:
+            lodged[node] = lodged.get(node, NO_HOST).plus(host)
+        assert {k: v for k, v in lodged.items() if v != NO_HOST} == self._host_used, "host sums differ"
+        for registered in self.table.ids:
+            self.table.check_offer(NodeName(registered), self.host_left(NodeName(registered)))
         totals: dict[tuple[str, VendorWord], tuple[int, int]] = {}
         for uid, pod in self._pods.items():
             assert self._held[uid] == holdings(pod), f"{pod.key}: holdings differ from its record"

@@ -10,7 +10,7 @@ from typing import Final, overload
 
 from hami.alloc._fit import NUMBERS, Ask, Survey
 from hami.alloc.ledger import Ledger
-from hami.alloc.policy import spreads_nodes
+from hami.alloc.policy import spreads_nodes, weighs_nodes
 from hami.alloc.quota import Quotas
 from hami.alloc.table import salt
 from hami.model.claim import Assignment, NodeRefusal, Placed, PodRequest, Refused, Why
@@ -112,12 +112,14 @@ def place(
     The request's own policies win over the given ones. `exclude` is a pod whose holdings do not count, as when it is
     placed anew. Scores are HAMi's, before the pod is placed: 0 idle, 30 full; `binpack` prefers the highest, `spread`
     the lowest, and equal nodes rank by a hash of pod and node; a pod that puts links first ranks nodes by those first.
+    With `fragmentation` a score is what the node loses, in thousandths of a device, and the lowest is best.
     `request_scored` lets cards be ranked by their use with the request, instead of without it as HAMi does.
     """
     table = ledger.table
     spread = spreads_nodes(request.node_policy or node_policy)
+    by_price = weighs_nodes(request.node_policy or node_policy)
     with ledger.without(exclude), table.marked(request):
-        ask = _pack(ledger, request, card_policy, quota, request_scored)
+        ask = _pack(ledger, request, card_policy, quota, request_scored, by_price)
         survey = table.rows.survey(ask, table.names, table.ids, nodes, salt(request.uid), spread)
         refusals = Refusals(survey)
         best = survey.best
@@ -152,7 +154,14 @@ def place_on(
         return table.assignment(request, node, choices)
 
 
-def _pack(ledger: Ledger, request: PodRequest, card_policy: str, quota: Quotas | None, request_scored: bool) -> Ask:
+def _pack(
+    ledger: Ledger,
+    request: PodRequest,
+    card_policy: str,
+    quota: Quotas | None,
+    request_scored: bool,
+    by_price: bool = False,
+) -> Ask:
     left: dict[VendorWord, tuple[int | None, int | None]] = {}
     if quota is not None:
         namespace = request.key.namespace
@@ -169,6 +178,7 @@ def _pack(ledger: Ledger, request: PodRequest, card_policy: str, quota: Quotas |
         card_policy_word=request.card_policy or card_policy,
         left=left,
         request_scored=request_scored,
+        by_price=by_price,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from hami.alloc import mig, topology
+from hami.alloc import host, mig, topology
 from hami.alloc import request as asking
 from hami.alloc.request import Container, RequestError
 from hami.alloc.slices import aligned
@@ -60,6 +60,7 @@ def read_node(node: Mapping[str, Any], registry: Registry) -> tuple[NodeRecord, 
         inventories=tuple(inventories),
         cordoned=node_wire.read_cordon(notes.get(keys.CORDON, "")),
         own_agent=own_agent,
+        host=host.offered(node),
     )
     return record, tuple(problems)
 
@@ -226,6 +227,7 @@ def _read_record(
         old_instances=old_instances,
         inits_done=_inits_done(pod, found),
         deleting=_metadata(pod).get("deletionTimestamp") is not None,
+        host=host.asked(pod),
     )
     return record, tuple(problems)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
 
+from hami.alloc import host
 from hami.model.claim import ContainerNeed, Memory, Mib, Need, Percent, PodRequest, Role, Selection
 from hami.model.names import INT32_MAX, DeviceUuid, PodKey, PodUid, WireError
 from hami.model.quantity import parse_quantity, whole
@@ -76,6 +77,7 @@ def read_request(pod: Mapping[str, Any], registry: Registry) -> PodRequest:
         node_policy=_word(notes, keys.NODE_POLICY),
         card_policy=_word(notes, keys.CARD_POLICY),
         weights=read_weights(notes) if asked else (1, 1, 1),
+        host=host.asked(pod),
     )
 
 

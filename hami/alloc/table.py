@@ -13,13 +13,16 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from hami.alloc._fit import NO_LIMIT, NUMBERS, Ask, Rows
+from hami.alloc._worth import FOREVER
+from hami.alloc.demand import Demand
 from hami.alloc.links import LinkTables
 from hami.alloc.mig import CardProfiles
 from hami.alloc.policy import CardPolicy, SortKey, card_policy
 from hami.alloc.slices import Grids, SliceNeed, Taken, Wishes
 from hami.model.claim import ANY_DEVICE, Assignment, MigReservation, Percent, PodRequest, Role, Selection, Share
 from hami.model.device import MIG, Device, Links
-from hami.model.names import DeviceUuid, NodeName, VendorWord
+from hami.model.host import Host
+from hami.model.names import INT32_MAX, DeviceUuid, NodeName, VendorWord
 from hami.model.vendor import Registry, Rule
 
 LARGEST: Final = 2**40
@@ -53,7 +56,19 @@ _NODE_COLUMNS: Final = {
     "score_now": "f",
     **{f"sum_{name}": "q" for name in _SUMS},
     **{f"sum_{name}_used": "q" for name in _SUMS},
+    "cpu": "q",
+    "host": "q",
+    "version": "I",
+    "whole": "i",
+    "left": "q",
 }
+_WORTH_ROWS: Final = (
+    "kind", "flags", "slots", "slots_used", "memory", "memory_used", "cores", "cores_used", "grid",
+)  # fmt: skip
+_WORTH_NODES: Final = ("first", "length", "cpu", "host", "version", "whole", "left")
+_WORTH_ONLY: Final = frozenset(_WORTH_NODES) - {"first", "length"}
+CASES: Final = 512
+"""Kinds of requests whose costs are remembered, 16 bytes a node each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +111,7 @@ class Table:
         self.grids = Grids()
         self._cut: set[NodeName] = set()
         self._verdicts: dict[tuple[VendorWord, Selection, bool], bytes] = {}
+        self._cases: dict[object, int] = {}
         self._attach()
 
     def put(self, name: NodeName, cards: Sequence[Card], links: Mapping[VendorWord, Links] | None = None) -> None:
@@ -122,7 +138,9 @@ class Table:
             self.node_columns[f"sum_{total}"][node] = sum(self.columns[total][first : first + len(cards)])
             self.node_columns[f"sum_{total}_used"][node] = 0
         self.rows.rescore(node)
+        self.node_columns["cpu"][node] = self.node_columns["host"][node] = FOREVER
         self.rows.widen(len(cards))
+        self.rows.free_worth.touched(node)
 
     def drop(self, name: NodeName) -> None:
         """Forget a node and its devices; nothing happens if it is not there."""
@@ -137,6 +155,7 @@ class Table:
         self.links.disconnect(name)
         self._cut.discard(name)
         self.node_columns["length"][node] = 0
+        self.rows.free_worth.touched(node)
         # Answers of earlier surveys keep the list they were given.
         self.names = [*self.names[:node], NodeName(""), *self.names[node + 1 :]]
         self._free_ids.append(node)
@@ -161,6 +180,51 @@ class Table:
     def book(self, name: NodeName, row: int, slots: int, memory_mib: int, cores: int) -> None:
         """Add to what is held of a device; negative numbers give back."""
         self.rows.book(self.ids[name], row, slots, memory_mib, cores)
+
+    def offer(self, name: NodeName, left: Host | None) -> None:
+        """What a registered node has left beside devices; None = it does not say, so it never runs out."""
+        node = self.ids.get(name)
+        if node is not None:
+            self.node_columns["cpu"][node] = FOREVER if left is None else left.cpu_milli
+            self.node_columns["host"][node] = FOREVER if left is None else left.memory_mib
+            self.rows.free_worth.touched(node)
+
+    def check_offer(self, name: NodeName, left: Host | None) -> None:
+        """AssertionError if a registered node's columns say other than this."""
+        node = self.ids[name]
+        kept = self.node_columns["cpu"][node], self.node_columns["host"][node]
+        expected = (FOREVER, FOREVER) if left is None else (left.cpu_milli, left.memory_mib)
+        assert kept == expected, f"{name}: columns say {kept} left of the host, records {expected}"
+        assert self.rows.free_worth.totals_hold(), "sums of free devices differ"
+
+    def draw(self, demand: Demand, registry: Registry) -> None:
+        """Value the nodes by what is asked now."""
+        verdicts = b""
+        offsets: dict[tuple[VendorWord, Selection], int] = {}
+        cases = []
+        for kind, weight in demand.weights():
+            wants = []
+            for want in kind.wants:
+                key = want.vendor, want.selection
+                if key not in offsets:
+                    offsets[key] = len(verdicts)
+                    verdicts += self._verdict(want.vendor, want.selection, False)
+                rules = registry[want.vendor].rules
+                wants.append(
+                    (
+                        min(want.count, len(self.cards) + 1),
+                        min(want.memory.amount, INT32_MAX),
+                        isinstance(want.memory, Percent),
+                        want.cores,
+                        Rule.SHARED not in rules or (Rule.FULL_CORES_IS_EXCLUSIVE in rules and want.cores >= 100),
+                        offsets[key],
+                        len(self._kinds),
+                    )
+                )
+            cases.append((weight, kind.host.cpu_milli, kind.host.memory_mib, wants))
+        cards = sum(card is not None for card in self.cards)
+        memory = sum(card.device.memory_mib for card in self.cards if card is not None)
+        self.rows.free_worth.draw(cases, verdicts, memory / max(1, cards))
 
     def is_cut(self, name: NodeName) -> bool:
         """Whether some card of a node is in MIG mode."""
@@ -193,8 +257,11 @@ class Table:
         card_policy_word: str,
         left: Mapping[VendorWord, tuple[int | None, int | None]],
         request_scored: bool,
+        by_price: bool = False,
     ) -> Ask:
-        """A request as the engine reads it. `left` is what quotas still allow, (MiB, cores) by family."""
+        """A request as the engine reads it. `left` is what quotas still allow, (MiB, cores) by family; `by_price` says
+        that nodes will be ranked by what they lose.
+        """
         verdicts = b""
         offsets: dict[VendorWord, int] = {}
         needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int, int]] = []
@@ -233,7 +300,12 @@ class Table:
                     )
                 )
         wishes = Wishes(self.grids, sliced, together=together)
-        return Ask(needs, verdicts, request.weights, wishes.wishes, wishes.plans, wishes.joints)
+        by_loss = any(need[6] & NUMBERS["BY_LOSS"] for need in needs)
+        case = -1
+        if by_price and not any(part is not None for pair in left.values() for part in pair):
+            case = self._case(request, tuple(needs), card_policy_word)
+        weighed = (by_price or by_loss, by_price, case, request.host.cpu_milli, request.host.memory_mib)
+        return Ask(needs, verdicts, request.weights, wishes.wishes, wishes.plans, wishes.joints, weighed)
 
     @contextmanager
     def marked(self, request: PodRequest) -> Iterator[None]:
@@ -289,6 +361,20 @@ class Table:
             segments={vendor: tuple(map(tuple, parts)) for vendor, parts in segments.items()},
             reservations=tuple(reservations),
         )
+
+    def _case(self, request: PodRequest, needs: tuple[object, ...], card_policy_word: str) -> int:
+        """The number under which costs of such requests are remembered, or -1 where none may be: single cards count."""
+        if any(selection.uuid_in or selection.uuid_out for selection in request.selections.values()):
+            return -1
+        key = (needs, tuple(request.selections.items()), card_policy_word, request.weights, request.host)
+        number = self._cases.pop(key, None)
+        if number is None:
+            number = len(self._cases)
+            if number >= CASES:
+                number = self._cases.pop(next(iter(self._cases)))
+            self.rows.free_worth.remember(number)
+        self._cases[key] = number  # used last, forgotten last
+        return number
 
     def _verdict(self, vendor: VendorWord, selection: Selection, request_scored: bool) -> bytes:
         """One byte a kind: does it count, and is it accepted. Kept, because pods of one workload ask alike."""
@@ -352,7 +438,10 @@ class Table:
 
     def _attach(self) -> None:
         self.rows.attach_rows(**self.columns)
-        self.rows.attach_nodes(**self.node_columns)
+        nodes = self.node_columns
+        self.rows.attach_nodes(**{name: column for name, column in nodes.items() if name not in _WORTH_ONLY})
+        self.rows.free_worth.attach_rows(**{name: self.columns[name] for name in _WORTH_ROWS})
+        self.rows.free_worth.attach_nodes(**{name: nodes[name] for name in _WORTH_NODES})
 
 
 def salt(text: str) -> int:
@@ -393,6 +482,7 @@ def _rules(selection: Selection, rules: Rule, *, by_percent: bool, policy: CardP
         "MUTEX": policy.mutex or Rule.SHARED not in rules,
         "LINKED": policy.linked,
         "JOINED": selection.link_bind,
+        "BY_LOSS": policy.by_loss,
         "FULL_IS_EXCLUSIVE": Rule.FULL_CORES_IS_EXCLUSIVE in rules,
     }
     return sum(NUMBERS[name] for name, holds in chosen.items() if holds)

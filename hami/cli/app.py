@@ -14,6 +14,7 @@ _COMMANDS: Final = {
     "agent": ("hami.cli.agent", "agent"),
     "run": ("hami.cli.local", "run_command"),
     "ps": ("hami.cli.local", "ps_command"),
+    "simulate": ("hami.cli.simulate", "simulate"),
     "simulated-machine": ("hami.cli.simulated_machine", "simulated_machine"),
     "version": ("hami.cli.app", "version"),
 }

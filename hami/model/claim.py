@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hami.model.device import MigPlacement
+from hami.model.host import NO_HOST, Host
 from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid, VendorWord
 
 
@@ -98,6 +99,8 @@ class PodRequest:
     card_policy: str | None = None
     weights: tuple[int, int, int] = (1, 1, 1)
     """Card score weights: slot, core, memory."""
+    host: Host = NO_HOST
+    """What the pod takes of its node beside devices."""
 
     @property
     def vendors(self) -> frozenset[VendorWord]:
@@ -253,3 +256,5 @@ class PodRecord:
     inits_done: bool = False
     """Every plain init container ended with code 0: only sidecars and app containers count."""
     deleting: bool = False
+    host: Host = NO_HOST
+    """What the pod takes of its node beside devices."""

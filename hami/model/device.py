@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from hami.model.host import Host
 from hami.model.names import DeviceUuid, NodeName, VendorWord
 
 HAMI_CORE: Final = "hami-core"
@@ -83,3 +84,5 @@ class NodeRecord:
     """Cards that take no new allocation (`hami.io/device-cordon`)."""
     own_agent: frozenset[VendorWord] = frozenset()
     """Families served by our own agent there (`hami.io/agent-protocol`): no node lock for these."""
+    host: Host | None = None
+    """What the node offers beside devices; None where it does not say."""
