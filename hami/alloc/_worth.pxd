@@ -101,7 +101,7 @@ cdef class Worth:
     cdef Cost** costs
     cdef int32_t costs_cases
     cdef int32_t costs_room         # nodes that each of `costs` has room for
-    cdef readonly int64_t evaluated # values worked out, not remembered
+    cdef readonly int64_t evaluated  # values worked out, not remembered
     # cluster totals
     cdef int64_t total_left         # milli-devices
     cdef int64_t[MOST_GANG + 1] with_whole  # nodes by idle devices

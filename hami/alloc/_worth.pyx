@@ -427,7 +427,7 @@ cdef class Worth:
         cdef State* back = &self.undoing
         cdef const Case* case
         cdef const Want* want
-        cdef int32_t run, i, j, n, w, best, roomy, got
+        cdef int32_t run, i, j, n, _turn, w, best, roomy, got
         cdef uint64_t used
         cdef int64_t total = 0
         for run in range(RUNS):
@@ -464,7 +464,7 @@ cdef class Worth:
                     for w in range(case.first, case.first + case.count):
                         want = &self.wants[w]
                         used = 0
-                        for n in range(want.count):
+                        for _turn in range(want.count):
                             best = -1
                             for j in range(now.count):
                                 if (

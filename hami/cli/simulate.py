@@ -14,11 +14,11 @@ from hami.alloc.request import CARD_POLICIES, POLICIES
 from hami.model.names import WireError
 from hami.model.settings import DEFAULT_DEVICE_CONFIG, read_device_config
 from hami.model.vendor import Registry
-from hami.simulate import manifests, openb
+from hami.simulate.files import load_workload
 from hami.simulate.page import page
 from hami.simulate.replay import Policy, Replay
 from hami.simulate.report import Run, document, show
-from hami.simulate.workload import Order, Workload, arrivals, read_workload
+from hami.simulate.workload import Order, arrivals
 from hami.vendors import registry
 
 BAD_DATA = 65
@@ -65,25 +65,13 @@ def simulate(
     except WireError as error:
         print(f"hami simulate: {error}", file=sys.stderr)
         raise typer.Exit(BAD_DATA) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         print(f"hami simulate: {error}", file=sys.stderr)
         raise typer.Exit(UNREADABLE) from None
     if as_json:
         print(orjson.dumps(document(runs, workload.refused)).decode())
     else:
         show(runs, workload.refused, Console())
-
-
-def load_workload(nodes: Path, pods: Path, known: Registry) -> Workload:
-    """Read both files, each in the form it has."""
-    node_text, pod_text = nodes.read_text(encoding="utf-8"), pods.read_text(encoding="utf-8")
-    tables = openb.is_table(node_text), openb.is_table(pod_text)
-    node_items = (openb if tables[0] else manifests).read_nodes(node_text, str(nodes))
-    if tables[1]:
-        pod_items = openb.read_pods(pod_text, str(pods), openb.models(node_items) if tables[0] else ())
-    else:
-        pod_items = manifests.read_pods(pod_text, str(pods))
-    return read_workload(node_items, pod_items, known)
 
 
 def _policy(text: str) -> Policy:
