@@ -114,8 +114,8 @@ cdef class Ask:
         """`needs` are tuples in the order of `Need`'s fields; `verdicts` one byte a kind and distinct selection.
 
         `wishes` and `plans` have a list a need: its table for every grid, or None; the lists are empty where nothing
-        is in MIG mode. `joints` are (plans by grid, kind of every need, sidecars' instances of every kind). `weighed` is
-        (whether worth is looked at, whether nodes are ranked by it, kind of request or -1, milli-CPU, MiB of host memory).
+        is in MIG mode. `joints` are (plans by grid, kind of every need, sidecars' instances by kind). `weighed` is
+        (whether worth is looked at, whether nodes are ranked by it, kind of request or -1, milli-CPU, host MiB).
         """
         cdef Py_ssize_t i, j, size = len(needs)
         cdef const unsigned char[::1] source
@@ -429,7 +429,7 @@ cdef class Rows:
         """Try the pod on every candidate (names; None = every node); a name given twice counts once.
 
         A request that puts links first ranks nodes by those of its set, then by score. Equal nodes rank by a mix of pod
-        and node, so that they share the load. Where the request is ranked by price, a node's score is the worth that the
+        and node, to share the load. Where the request is ranked by price, a node's score is the worth that the
         pod takes from it, and the least is best.
         """
         cdef Py_ssize_t limit = self.length.shape[0] if candidates is None else len(candidates)

@@ -427,7 +427,7 @@ cdef class Worth:
         cdef State* back = &self.undoing
         cdef const Case* case
         cdef const Want* want
-        cdef int32_t run, i, j, n, _turn, w, best, roomy, got
+        cdef int32_t run, i, j, _turn, w, best, roomy, got
         cdef uint64_t used
         cdef int64_t total = 0
         for run in range(RUNS):

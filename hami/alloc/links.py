@@ -21,7 +21,7 @@ class LinkTables:
         """By number, None where a number is free."""
         self._users: list[int] = []
         self._numbers: dict[Matrix, int] = {}
-        self._of_node: dict[NodeName, Matrix] = {}
+        self._of_node: dict[NodeName, int] = {}
         self._ready: set[tuple[int, bool]] = set()
 
     def connect(
@@ -47,18 +47,17 @@ class LinkTables:
             self._numbers[scores] = number
             self._ready.clear()
         self._users[number] += 1
-        self._of_node[name] = scores
+        self._of_node[name] = number
         return number
 
     def disconnect(self, name: NodeName) -> None:
         """The node is gone, or comes again with other cards."""
-        scores = self._of_node.pop(name, None)
-        if scores is None:
+        number = self._of_node.pop(name, None)
+        if number is None:
             return
-        number = self._numbers[scores]
         self._users[number] -= 1
         if not self._users[number]:
-            del self._numbers[scores]
+            self._numbers = {scores: known for scores, known in self._numbers.items() if known != number}
             self.tables[number] = None
 
     def prepare(self, want: int, joined: bool) -> None:

@@ -105,7 +105,8 @@ class Table:
         self.cards: list[Card | None] = []
         self._free_ids: list[int] = []
         self._free_blocks: dict[int, list[int]] = {}
-        self._rows_by_uuid: dict[DeviceUuid, tuple[int, ...]] = {}
+        self._rows_by_uuid: dict[DeviceUuid, int | tuple[int, ...]] = {}
+        """A row, or several where a UUID stands on more than one node: never meant, but it happens."""
         self._kinds: dict[_Kind, int] = {}
         self.links = LinkTables()
         self.grids = Grids()
@@ -172,7 +173,7 @@ class Table:
     def row(self, name: NodeName, vendor: VendorWord, uuid: DeviceUuid) -> int | None:
         """The row of one device of a node."""
         span = self.span(name)
-        for row in self._rows_by_uuid.get(uuid, ()):
+        for row in self._rows_of(uuid):
             if row in span and (card := self.cards[row]) is not None and card.vendor == vendor:
                 return row
         return None
@@ -314,7 +315,7 @@ class Table:
         for vendor, selection in request.selections.items():
             for name, uuids in (("MARK_CHOSEN", selection.uuid_in), ("MARK_BARRED", selection.uuid_out)):
                 for uuid in uuids:
-                    for row in self._rows_by_uuid.get(uuid, ()):
+                    for row in self._rows_of(uuid):
                         if (card := self.cards[row]) is not None and card.vendor == vendor:
                             self.columns["marks"][row] |= NUMBERS[name]
                             touched.append(row)
@@ -402,16 +403,22 @@ class Table:
             columns[column][row] = 0
         columns["grid"][row] = self.grids.join(device)
         self.cards[row] = card
-        self._rows_by_uuid[device.uuid] = (*self._rows_by_uuid.get(device.uuid, ()), row)
+        known = self._rows_of(device.uuid)
+        self._rows_by_uuid[device.uuid] = (*known, row) if known else row
 
     def _unlist(self, row: int) -> None:
         card = self.cards[row]
         assert card is not None, "a node's row has no device"
         self.cards[row] = None
-        if rest := tuple(other for other in self._rows_by_uuid[card.device.uuid] if other != row):
-            self._rows_by_uuid[card.device.uuid] = rest
+        rest = tuple(other for other in self._rows_of(card.device.uuid) if other != row)
+        if rest:
+            self._rows_by_uuid[card.device.uuid] = rest if len(rest) > 1 else rest[0]
         else:
             del self._rows_by_uuid[card.device.uuid]
+
+    def _rows_of(self, uuid: DeviceUuid) -> tuple[int, ...]:
+        rows = self._rows_by_uuid.get(uuid, ())
+        return (rows,) if isinstance(rows, int) else rows
 
     def _claim_id(self, name: NodeName) -> int:
         if self._free_ids:

@@ -131,6 +131,18 @@ class Services:
             self.restart_agent()
 
     @contextmanager
+    def on_machine(self, machine: Path, agent_flags: Sequence[str] = ()) -> Iterator[None]:
+        """The node is another machine while the block runs. No pod may hold a device before or after."""
+        usual = self._machine
+        self._machine = machine
+        try:
+            self.restart_agent(agent_flags)
+            yield
+        finally:
+            self._machine = usual
+            self.restart_agent()
+
+    @contextmanager
     def ranked(self) -> Iterator[None]:
         """The extender offers every fitting node and kube-scheduler asks it for priorities while the block runs."""
         plane = self._cluster.control_plane
