@@ -227,6 +227,7 @@ def _read_record(
         old_instances=old_instances,
         inits_done=_inits_done(pod, found),
         deleting=_metadata(pod).get("deletionTimestamp") is not None,
+        movable=notes.get(keys.ALLOW_MOVE) == "true",
         host=host.asked(pod),
     )
     return record, tuple(problems)

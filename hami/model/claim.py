@@ -256,5 +256,7 @@ class PodRecord:
     inits_done: bool = False
     """Every plain init container ended with code 0: only sidecars and app containers count."""
     deleting: bool = False
+    movable: bool = False
+    """Its author allows that it is ended to make room (`hami.io/allow-move`)."""
     host: Host = NO_HOST
     """What the pod takes of its node beside devices."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
-from hami.alloc import record
+from hami.alloc import defragment, record
 from hami.alloc.place import place, place_on
 from hami.alloc.request import RequestError, WeightsError, read_request, warnings
 from hami.cluster.picture import Picture
@@ -159,7 +159,9 @@ class Extender:
         self._waiting.refused(request, names)
         # Made into values once: each look at a refusal of thousands costs as much as judging its node did.
         refusals = dict(refused.refusals)
-        text = verdicts.refused(refusals)
+        cut = [name for name, refusal in refusals.items() if Why.MIG_INFEASIBLE in refusal.counts]
+        hint = defragment.hint(self._picture.ledger, request, cut)
+        text = verdicts.refused(refusals, hint.text if hint else "")
         self._events.tell(subject, "FilteringFailed", text, warning=True)
         self._counters.filtered("no_fitting_node")
         log.info("pod %s: %s", request.key, text)

@@ -28,8 +28,11 @@ def found(placed: Placed) -> str:
     return cut(f"find fit node({placed.assignment.node}), {unfit} nodes not fit, {fit} nodes fit({','.join(shown)})")
 
 
-def refused(refusals: Mapping[NodeName, NodeRefusal]) -> str:
-    """`no available node, 3 nodes do not meet: 12 devices short of memory; 2 nodes CardInsufficientMemory(n1,n2)`."""
+def refused(refusals: Mapping[NodeName, NodeRefusal], hint: str = "") -> str:
+    """`no available node, 3 nodes do not meet: 12 devices short of memory; 2 nodes CardInsufficientMemory(n1,n2)`.
+
+    `hint` says what would help; it stands before the names, which may be cut off.
+    """
     by_word: dict[str, list[NodeName]] = {}
     for name, refusal in refusals.items():
         for why in refusal.counts:
@@ -39,7 +42,8 @@ def refused(refusals: Mapping[NodeName, NodeRefusal]) -> str:
         f"{len(names)} nodes {word}({_few(names)})"
         for word, names in sorted(by_word.items(), key=lambda entry: (-len(entry[1]), entry[0]))
     ]
-    return cut("; ".join([f"no available node, {len(refusals)} nodes do not meet: {reasons}", *words]))
+    told = [f"no available node, {len(refusals)} nodes do not meet: {reasons}", *([hint] if hint else []), *words]
+    return cut("; ".join(told))
 
 
 def texts(refusals: Mapping[NodeName, NodeRefusal]) -> dict[NodeName, str]:

@@ -199,6 +199,54 @@ def test_amounts_count_even_where_todays_request_is_unusable() -> None:
     assert found.segments[NVIDIA] == ((share("GPU-a", 3000),),)
 
 
+RESERVED = (
+    '[{"containerIndex":0,"deviceIndex":0,"gpuUUID":"GPU-a","profile":"1g.5gb","placement":{"start":6,"size":1}}]'
+)
+
+
+def test_reservations_and_what_may_be_moved() -> None:
+    notes = {"hami.io/vgpu-mig-allocations": RESERVED, "hami.io/allow-move": "true"}
+    found = recorded(bound("GPU-a,NVIDIA,4864,15:;", notes=notes))
+    assert [(r.container, r.uuid, r.profile, r.placement.start) for r in found.reservations] == [
+        (0, "GPU-a", "1g.5gb", 6)
+    ]
+    assert found.movable
+    assert not recorded(bound("GPU-a,NVIDIA,4864,15:;", notes={"hami.io/allow-move": "yes"})).movable
+
+
+def test_unreadable_reservations_are_told_and_the_shares_still_count() -> None:
+    broken = bound("GPU-a,NVIDIA,4864,15:;", notes={"hami.io/vgpu-mig-allocations": RESERVED.replace("1g.5gb", "")})
+    found, problems = read_pod(broken, FAMILIES)
+    assert found is not None
+    assert found.reservations == ()
+    assert [problem.field for problem in problems] == ["metadata.annotations[hami.io/vgpu-mig-allocations][0].profile"]
+
+
+def test_a_binding_carries_the_reservations() -> None:
+    found = recorded(bound("GPU-a,NVIDIA,4864,15:;", notes={"hami.io/vgpu-mig-allocations": RESERVED}))
+    assignment = Assignment(node=found.node, segments=found.segments, reservations=found.reservations)
+    assert annotations(assignment, FAMILIES, now_unix=1)["hami.io/vgpu-mig-allocations"] == RESERVED
+    plain = Assignment(node=found.node, segments=found.segments)
+    assert "hami.io/vgpu-mig-allocations" not in annotations(plain, FAMILIES, now_unix=1)
+
+
+def test_broken_mig_profiles_and_one_sided_links_are_told() -> None:
+    cards = (
+        '[{"id":"GPU-a","count":7,"devmem":40960,"devcore":100,"type":"NVIDIA A100","mode":"mig","health":true,'
+        '"migProfiles":[{"name":"odd","memoryMB":1,"core":1,"sliceCount":1,"placements":[{"start":0,"size":1}]}]}]'
+    )
+    notes = {
+        "hami.io/node-nvidia-register": cards,
+        "hami.io/node-nvidia-score": '[{"uuid":"GPU-a","score":{"GPU-b":460}}]',
+    }
+    found, problems = read_node(node(notes, allocatable={"nvidia.com/gpu": "7"}), FAMILIES)
+    assert len(found.inventories) == 1
+    assert [problem.field for problem in problems] == [
+        "metadata.annotations[hami.io/node-nvidia-score].score",
+        "metadata.annotations[hami.io/node-nvidia-register][0].migProfiles[0].name",
+    ]
+
+
 def test_an_old_mig_instance_counts_on_its_card() -> None:
     assert recorded(bound("GPU-a[0-1],NVIDIA,5000,30:;")).segments[NVIDIA] == ((share("GPU-a", 5000, 30),),)
 

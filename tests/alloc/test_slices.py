@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from hami.alloc.defragment import hint
 from hami.alloc.ledger import Ledger, hold_of
 from hami.alloc.place import place, place_on
 from hami.alloc.quota import Quotas
@@ -305,6 +306,43 @@ def test_a_node_without_slots_takes_no_more_instances() -> None:
     assert len(placed(ledger, ask(app(1), app(1)))) == 2
     assert why(ledger, ask(app(1), app(1), app(1))) == {Why.SLOTS_EXHAUSTED: 1}
     assert why(ledger, ask(app(1, 3))) == {Why.MIG_INFEASIBLE: 1, Why.TOO_FEW_PICKED: 2}
+
+
+@pytest.mark.parametrize(
+    ("movable", "request_", "want"),
+    [
+        pytest.param(
+            "", ask(app(15000)), "3g.20gb would fit GPU-0 of n without ns/c (may not be moved)", id="one in a half"
+        ),
+        pytest.param(
+            "ab", ask(app(15000)), "3g.20gb would fit GPU-0 of n without ns/a, ns/b (may be moved)", id="allowed first"
+        ),
+        pytest.param(
+            "", ask(app(30000)), "7g.40gb would fit GPU-0 of n without ns/a, ns/b, ns/c (may not be moved)", id="all"
+        ),
+        pytest.param("", ask(app(9000)), None, id="there is room"),
+        pytest.param("", ask(app(50000)), None, id="no card is so large"),
+        pytest.param("", ask((Role.INIT, Mib(30000), 0, 1)), None, id="nothing that stays"),
+    ],
+)
+def test_who_stands_in_the_way(movable: str, request_: PodRequest, want: str | None) -> None:
+    ledger = ledger_of(card(0), card(1, mode="hami-core"))
+    for uid, word in (("a", "0:1g.5gb@0"), ("b", "0:1g.5gb@1"), ("c", "0:1g.5gb@6")):
+        ledger.put_pod(replace(holder(uid, word), movable=uid in movable))
+    found = hint(ledger, request_, [N])
+    assert (found and found.text) == want
+    ledger.check()
+
+
+def test_an_old_instance_stands_in_the_way_wherever_it_lies() -> None:
+    ledger = ledger_of(card(0))
+    ledger.put_pod(
+        replace(holder("old", "0:1g.5gb@6"), reservations=(), old_instances=frozenset({DeviceUuid("GPU-0")}))
+    )
+    found = hint(ledger, ask(app(1)), [N])
+    assert found is not None
+    assert found.pods == (PodKey("ns", "old"),)
+    assert hint(ledger, ask(app(1)), []) is None
 
 
 def test_profile_lists_are_shared_and_let_go() -> None:

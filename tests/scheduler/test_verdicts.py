@@ -36,6 +36,8 @@ def test_refusal_counts_devices_and_names_nodes() -> None:
     assert "3 devices short of memory (largest free 2,048 MiB), 1 unhealthy" in text
     assert "; 2 nodes CardInsufficientMemory(n1,n2); " in text
     assert "1 nodes node unregistered(n3)" in text
+    hinted = verdicts.refused(refusals, "3g.20gb would fit GPU-a of n1 without ns/p (may be moved)")
+    assert "1 unhealthy" in hinted.partition("; 3g.20gb would fit GPU-a of n1 without ns/p (may be moved); ")[0]
     assert verdicts.texts(refusals) == {name: refusal.text for name, refusal in refusals.items()}
 
 
