@@ -70,6 +70,10 @@ class Demand:
             self._weights = {known: weight / self._unit for known, weight in self._weights.items()}
             self._unit = 1.0
 
+    def has_noted(self, uid: PodUid) -> bool:
+        """Whether this pod was noted, lately at least."""
+        return uid in self._seen
+
     @property
     def fresh(self) -> bool:
         """Whether it is time to draw from the picture anew: often at first, later every quarter of the horizon."""

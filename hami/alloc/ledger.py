@@ -158,9 +158,13 @@ class Ledger:
     def note(self, request: PodRequest) -> None:
         """A pod has arrived, whether it fits or not: the picture of demand learns from it."""
         self._demand.note(request)
-        if self._demand.fresh:
+        if self._demand.fresh or self.table.knows_new_kinds:
             self.table.draw(self._demand, self.registry)
             self._demand.drawn()
+
+    def has_noted(self, uid: PodUid) -> bool:
+        """Whether the picture of demand knows this pod."""
+        return self._demand.has_noted(uid)
 
     def fragments(self) -> float:
         """Thousandths of devices that are free, and not to be filled by pods as they have been coming."""

@@ -113,6 +113,7 @@ class Table:
         self._cut: set[NodeName] = set()
         self._verdicts: dict[tuple[VendorWord, Selection, bool], bytes] = {}
         self._cases: dict[object, int] = {}
+        self._drawn_kinds = 0
         self._attach()
 
     def put(self, name: NodeName, cards: Sequence[Card], links: Mapping[VendorWord, Links] | None = None) -> None:
@@ -198,8 +199,14 @@ class Table:
         assert kept == expected, f"{name}: columns say {kept} left of the host, records {expected}"
         assert self.rows.free_worth.totals_hold(), "sums of free devices differ"
 
+    @property
+    def knows_new_kinds(self) -> bool:
+        """Whether kinds of devices have come since the last drawing, which nobody is known to want."""
+        return len(self._kinds) > self._drawn_kinds
+
     def draw(self, demand: Demand, registry: Registry) -> None:
         """Value the nodes by what is asked now."""
+        self._drawn_kinds = len(self._kinds)
         verdicts = b""
         offsets: dict[tuple[VendorWord, Selection], int] = {}
         cases = []

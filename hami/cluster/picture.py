@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hami.alloc import record
+from hami.alloc import host, record
 from hami.alloc.ledger import Ledger
 from hami.alloc.quota import Quotas
 from hami.alloc.record import FINISHED, ForeignHold
+from hami.alloc.request import RequestError, read_request
 from hami.kube.watch import Added, Deleted, Event, Listed, Modified
 from hami.model.claim import PodRecord
 from hami.model.names import NodeName, PodKey, PodUid, WireError
@@ -79,10 +80,12 @@ class Picture:
         tell: Callable[[Problem], None] = lambda problem: None,
         needs: tuple[Kind, ...] = (Kind.NODES, Kind.PODS),
         node_labels: Mapping[str, str] | None = None,
+        learns: bool = False,
     ) -> None:
         """`tell` hears of every unusable object once; `needs` must be listed before the picture counts as complete.
 
-        Only nodes with all of `node_labels` are registered.
+        Only nodes with all of `node_labels` are registered. `learns`: what pods ask for is kept as well, for policies
+        that value what is left of a node by it.
         """
         self.registry = registry
         self.ledger = Ledger(registry)
@@ -92,6 +95,7 @@ class Picture:
         self._tell = tell
         self._told: dict[str, frozenset[str]] = {}
         self._node_labels = dict(node_labels or {})
+        self._learns = learns
         self._rounds: Final = dict.fromkeys(needs, 0)
         self._wanted: Final = dict.fromkeys(needs, 1)
 
@@ -167,10 +171,16 @@ class Picture:
         if not node:
             foreign, problems = record.read_foreign_hold(pod, self.registry)
             self._tell_all("Pod", pod, problems)
+            self._learn(pod, None)
             return PodChange(uid=_uid(pod), key=_key(pod), where=Where.UNBOUND, foreign=foreign)
         found, problems = record.read_pod(pod, self.registry)
         self._tell_all("Pod", pod, problems)
         before = self.ledger.pod(_uid(pod))
+        self._learn(pod, NodeName(node))
+        if found is None:
+            self.ledger.put_guest(_uid(pod), NodeName(node), host.asked(pod))
+        else:
+            self.ledger.drop_guest(_uid(pod))
         if found is None and before is None:
             return PodChange(uid=_uid(pod), key=_key(pod), where=Where.BOUND, node=NodeName(node))
         if found is None:
@@ -186,7 +196,23 @@ class Picture:
             label_missing=found is not None and _lacks_label(metadata, node),
         )
 
+    def _learn(self, pod: Document, node: NodeName | None) -> None:
+        """Let the picture of demand know of a pod once: if it asks for devices, or takes room beside them.
+
+        Pods without devices mostly run elsewhere, so they count once they are on a node with devices; those that every
+        node gets say nothing about what is still to come.
+        """
+        if not self._learns or self.ledger.has_noted(_uid(pod)) or _comes_with_its_node(pod):
+            return
+        try:
+            request = read_request(pod, self.registry)
+        except RequestError:
+            return  # told where it is decided about
+        if request.vendors or (node is not None and self.ledger.node(node) is not None):
+            self.ledger.note(request)
+
     def _gone(self, pod: Document) -> PodChange:
+        self.ledger.drop_guest(_uid(pod))
         return PodChange(uid=_uid(pod), key=_key(pod), where=Where.GONE, freed=self.ledger.drop_pod(_uid(pod)))
 
     def _tell_all(self, kind: str, document: Document, problems: tuple[WireError, ...]) -> None:
@@ -215,6 +241,13 @@ def _holds(pod: PodRecord) -> object:
 
 def _lacks_label(metadata: Document, node: str) -> bool:
     return len(node) <= keys.MAX_LABEL and _texts(metadata, "labels").get(keys.NODE) != node
+
+
+def _comes_with_its_node(pod: Document) -> bool:
+    """Made for one node: by a DaemonSet, or by the node itself."""
+    owners = _metadata(pod).get("ownerReferences")
+    listed = owners if isinstance(owners, list) else []
+    return any(isinstance(owner, Mapping) and owner.get("kind") in ("DaemonSet", "Node") for owner in listed)
 
 
 def _part(document: Document, name: str) -> Document:

@@ -91,6 +91,7 @@ class Scheduler:
             tell=self._tell_problem,
             needs=(Kind.NODES, Kind.PODS, Kind.QUOTAS),
             node_labels=settings.node_label_selector,
+            learns=True,
         )
         self.holds = Holds(self.picture.ledger, timeout_s=settings.hold_timeout_s)
         self.waiting = Waiting(self.picture, kube, settings, clock)
