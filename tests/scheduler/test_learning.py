@@ -1,4 +1,4 @@
-"""What a picture learns for policies that value the rest of a node: what is asked, and what pods take beside devices."""
+"""What a picture learns for policies that value the rest of a node: what is asked, and what pods take of the host."""
 
 from typing import Any
 
