@@ -24,7 +24,7 @@ from hami.agent.owner import Owner
 from hami.agent.pb.deviceplugin_pb2 import ContainerAllocateResponse
 from hami.agent.podresources import ListedPod
 from hami.agent.pods import NodePod, NodePods
-from hami.agent.preferred import device_of, preferred_ids
+from hami.agent.preferred import device_of, linked_devices, preferred_ids
 from hami.alloc import request
 from hami.model.claim import MigReservation, PodRecord, Role, Share
 from hami.model.device import MIG, NodeRecord
@@ -121,9 +121,14 @@ class Grants:
             return answer
 
     async def prefer(self, available: Sequence[str], must: Sequence[str], size: int) -> list[str]:
-        """Which ids the kubelet should choose: those of the devices its next container was assigned, if we know it."""
+        """Which ids the kubelet should choose: those of the devices that its next container was assigned if we know it,
+        else those of the best linked devices."""
         owner = await self._inquiry.likely(size, self._newest())
-        wanted = [share.uuid for share in self._assignments.shares(owner)] if owner else []
+        wanted: Sequence[DeviceUuid] = [share.uuid for share in self._assignments.shares(owner)] if owner else []
+        if not wanted and (node := self._node()) is not None:
+            name = self._wording.vendor.name
+            links = next((inventory.links for inventory in node.inventories if inventory.vendor == name), None)
+            wanted = linked_devices(available, must, size, links)
         return preferred_ids(available, must, size, wanted)
 
     async def prepare(self, ids: Collection[str]) -> None:

@@ -7,7 +7,8 @@ devices; choosing those of its assigned devices keeps the kubelet's books readab
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from hami.model.device import Device
+from hami.alloc import topology
+from hami.model.device import Device, Links
 from hami.model.names import DeviceUuid
 
 
@@ -40,6 +41,18 @@ def preferred_ids(
         chosen.append(free[uuid].pop(0))
         taken[uuid] += 1
     return chosen
+
+
+def linked_devices(
+    available: Iterable[str], must: Sequence[str], size: int, links: Links | None
+) -> tuple[DeviceUuid, ...]:
+    """The best linked devices for a container of which no assignment is known, by the engine that schedules pods.
+
+    Of devices that are linked alike, the one with most ids left comes first.
+    """
+    left = Counter(map(device_of, available))
+    required = set(map(device_of, must))
+    return topology.prefer(links, sorted(left.keys() | required, key=lambda u: (-left[u], u)), required, size)
 
 
 def _order(device_id: str) -> tuple[str, int, str]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from hami.agent.preferred import device_of, ids_of, preferred_ids
+from hami.agent.preferred import device_of, ids_of, linked_devices, preferred_ids
+from hami.model.device import Links
 from hami.model.names import DeviceUuid
 from tests.agent.conftest import device
 
@@ -41,3 +42,14 @@ def test_preferred(available: str, must: str, size: int, assigned: list[DeviceUu
         return [f"GPU-{word}" for word in text.split()]
 
     assert preferred_ids(ids(available), ids(must), size, assigned) == ids(want)
+
+
+def test_without_an_assignment_linked_devices_are_taken_together() -> None:
+    pairs = {A: {B: 10, C: 110}, B: {A: 10, C: 20}, C: {A: 110, B: 20}}
+    links = Links(scores=tuple((uuid, tuple(row.items())) for uuid, row in pairs.items()))
+    available = ["GPU-a-0", "GPU-b-0", "GPU-b-1", "GPU-c-0"]
+    assert linked_devices(available, [], 2, links) == (A, C)
+    assert linked_devices(available, ["GPU-b-1"], 2, links) == (B, C)
+    assert linked_devices(available, [], 2, None) == (B, A), "most ids left first"
+    assert linked_devices(available, [], 5, links) == (B, A, C)
+    assert preferred_ids(available, [], 2, linked_devices(available, [], 2, links)) == ["GPU-a-0", "GPU-c-0"]
