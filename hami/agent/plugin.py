@@ -69,7 +69,7 @@ class DevicePlugin(DevicePluginBase):
             await stream.send_message(list_answer(known, numa=self._numa))
 
     async def GetPreferredAllocation(self, stream: Stream[Any, Any]) -> None:
-        call: pb.PreferredAllocationRequest = await _received(stream)
+        call: pb.PreferredAllocationRequest = await received(stream)
         answer = pb.PreferredAllocationResponse()
         for asked in call.container_requests:
             ids = await self.grants.prefer(
@@ -79,7 +79,7 @@ class DevicePlugin(DevicePluginBase):
         await stream.send_message(answer)
 
     async def Allocate(self, stream: Stream[Any, Any]) -> None:
-        call: pb.AllocateRequest = await _received(stream)
+        call: pb.AllocateRequest = await received(stream)
         started = anyio.current_time()
         answer = pb.AllocateResponse()
         for asked in call.container_requests:
@@ -88,7 +88,7 @@ class DevicePlugin(DevicePluginBase):
         await stream.send_message(answer)
 
     async def PreStartContainer(self, stream: Stream[Any, Any]) -> None:
-        call: pb.PreStartContainerRequest = await _received(stream)
+        call: pb.PreStartContainerRequest = await received(stream)
         started = anyio.current_time()
         try:
             await self.grants.prepare(call.devices_ids)
@@ -100,7 +100,7 @@ class DevicePlugin(DevicePluginBase):
         await stream.send_message(pb.PreStartContainerResponse())
 
 
-async def _received(stream: Stream[Any, Any]) -> Any:
+async def received(stream: Stream[Any, Any]) -> Any:
     """The call's one message."""
     message = await stream.recv_message()
     if message is None:

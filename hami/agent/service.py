@@ -31,6 +31,7 @@ from hami.agent.plugin import DeviceList, DevicePlugin
 from hami.agent.podresources import PodResources
 from hami.agent.pods import NodePods
 from hami.agent.regions import RegionFiles
+from hami.agent.static_mig import StaticPlugins
 from hami.agent.writes import PodWriter
 from hami.kube.client import Kube
 from hami.kube.resources import PODS
@@ -189,6 +190,13 @@ def _plugin(
     )
     grants.load()
     plugin = DevicePlugin(grants, devices, numa=nvidia.enable_numa_topology, observe=metrics.note_answer)
+    static = StaticPlugins(
+        settings.device_plugin_dir,
+        prefix=resource.partition("/")[0],
+        visible=vendor.env.visible,
+        additions=settings.additions,
+        numa=nvidia.enable_numa_topology,
+    )
     serve = partial(
         stay_registered,
         plugin,
@@ -202,10 +210,11 @@ def _plugin(
         ("node", announcer.follow),
         ("announce", announcer.run),
         ("writes", writer.run),
-        ("probe", partial(_probe, probe, partial(_look, probe, mig, grants), found)),
+        ("probe", partial(_probe, probe, partial(_look, probe, mig, grants), found, static)),
         ("settle", partial(_settle, settings.device_plugin_dir, grants)),
         ("sweep", partial(_sweep, grants, pods_listed)),
         ("kubelet", serve),
+        ("static", static.run),
     ]
 
 
@@ -274,11 +283,17 @@ def _look(probe: NvidiaProbe, mig: MigInstances, grants: Grants) -> NodeInventor
     return mig.offered(probe.inventory())
 
 
-async def _probe(probe: NvidiaProbe, look: Callable[[], NodeInventory], found: Callable[[NodeInventory], None]) -> None:
+async def _probe(
+    probe: NvidiaProbe,
+    look: Callable[[], NodeInventory],
+    found: Callable[[NodeInventory], None],
+    static: StaticPlugins,
+) -> None:
     """Ask the driver every few seconds, and at once after an event."""
     while True:
         try:
             found(await anyio.to_thread.run_sync(look))
+            static.set(await anyio.to_thread.run_sync(probe.mixed))
             until = anyio.current_time() + PROBE_EVERY_S
             while anyio.current_time() < until:
                 if await anyio.to_thread.run_sync(probe.wait, EVENT_WAIT_S, abandon_on_cancel=True):

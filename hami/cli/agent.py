@@ -27,6 +27,7 @@ from hami.model.settings import (
 )
 from hami.node.installed import HookTree, InstallError, hook_tree, install
 from hami.node.probe import ProbeError
+from hami.node.probe_nvidia import MIXED, SINGLE
 from hami.node.simulated import NativeMissing, native_dir
 
 log = logging.getLogger("hami.agent")
@@ -82,7 +83,9 @@ def agent(
     device_memory_scaling: Annotated[float | None, typer.Option(min=0.0, help="registered by real memory")] = None,
     device_cores_scaling: Annotated[float | None, typer.Option(min=0.0, help="registered by real compute")] = None,
     disable_core_limit: Annotated[bool | None, typer.Option(help="never limit compute on this node")] = None,
-    mig_strategy: Annotated[str, typer.Option(help="none: cards in MIG mode are left out")] = "none",
+    mig_strategy: Annotated[
+        str, typer.Option(help="MIG instances made by others: none, single (devices to share), mixed (own resources)")
+    ] = "none",
     legacy_metrics: Annotated[bool, typer.Option(help="HAMi's old metric names, too")] = False,
     v: Annotated[int, typer.Option("-v", help="log level: 4 and more tell details")] = 1,
 ) -> None:
@@ -104,6 +107,7 @@ def agent(
             raise WireError("--node-name", "this node's name")
         config = _device_config(device_config_file, given)
         overrides = _overrides(node_config_file, node_name)
+        overrides = replace(overrides, mig_strategy=overrides.mig_strategy or _mig_strategy(mig_strategy))
         tree = hook_tree(hook_path)
         library = tree.library
         if role != "monitor":
@@ -128,8 +132,6 @@ def agent(
             legacy_metrics=legacy_metrics,
             metrics_bind=_address(metrics_bind_address),
         )
-        if mig_strategy != "none":
-            log.warning("--mig-strategy=%s has no effect: cards in MIG mode are left out", mig_strategy)
         anyio.run(run, settings, backend="asyncio", backend_options={"use_uvloop": True})
     except WireError as error:
         print(f"hami agent: {error}", file=sys.stderr)
@@ -177,6 +179,12 @@ def _role(word: str) -> Literal["both", "plugin", "monitor"]:
         case "both" | "plugin" | "monitor":
             return word
     raise WireError("--role", "plugin, monitor or both", word)
+
+
+def _mig_strategy(word: str) -> str:
+    if word in ("none", SINGLE, MIXED):
+        return word
+    raise WireError("--mig-strategy", f"none, {SINGLE} or {MIXED}", word)
 
 
 def _form(word: str) -> Literal["json", "colon"]:

@@ -125,6 +125,8 @@ class NodeOverrides:
 
     operating_mode: str = ""
     """`hami-core`, `mig`, `mps`; empty = not said."""
+    mig_strategy: str = ""
+    """What becomes of instances that somebody else made: `none`, `single`, `mixed`; empty = not said."""
     device_memory_scaling: float | None = None
     device_core_scaling: float | None = None
     device_split_count: int | None = None
@@ -270,6 +272,7 @@ _WITHOUT_EFFECT: Final = {
 
 _NODE_KEYS: Final[Mapping[str, tuple[str, Read]]] = {
     "operatingmode": ("operating_mode", one_of("hami-core", "mig", "mps")),
+    "migstrategy": ("mig_strategy", one_of("none", "single", "mixed")),
     "devicememoryscaling": ("device_memory_scaling", read_scaling),
     "devicecorescaling": ("device_core_scaling", read_scaling),
     "devicesplitcount": ("device_split_count", integer_between(1, INT32_MAX)),

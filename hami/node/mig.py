@@ -64,6 +64,15 @@ class LiveInstance:
         return mine.start < place.start + place.size and place.start < mine.start + mine.size
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticDevice:
+    """An instance as a device of its own."""
+
+    card: DeviceUuid
+    uuid: DeviceUuid
+    profile: MigProfile
+
+
 @dataclass(frozen=True, slots=True)
 class _Offer:
     """A profile as the driver offers it."""
@@ -117,6 +126,20 @@ def profiles(card: DeviceUuid) -> tuple[tuple[MigProfile, int], ...]:
 def instances(card: DeviceUuid) -> tuple[LiveInstance, ...]:
     """Every instance on a card, by first slice; whoever made it. Raises MigError."""
     return _asked(card, lambda handle: _instances(card, handle))
+
+
+def static_devices(card: DeviceUuid) -> tuple[StaticDevice, ...]:
+    """What programs can run on of a card in MIG mode, whoever made it, by first slice. Raises MigError."""
+
+    def look(handle: Any) -> tuple[StaticDevice, ...]:
+        offers = {offer.id: offer.profile for offer in _offers(handle)}
+        return tuple(
+            StaticDevice(card=card, uuid=DeviceUuid(live.whole.uuid), profile=offers[live.profile_id])
+            for live in _instances(card, handle)
+            if live.whole is not None and live.profile_id in offers
+        )
+
+    return _asked(card, look)
 
 
 def create(card: DeviceUuid, profile: str, place: MigPlacement) -> LiveInstance:

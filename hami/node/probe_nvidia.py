@@ -7,6 +7,7 @@ what its refusal means. A card whose memory nobody can tell is not registered.
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -30,6 +31,9 @@ PREFIX: Final = "NVIDIA"
 XID_OF_PROGRAMS: Final = frozenset({13, 31, 43, 45, 68, 109})
 """Xid errors that a faulty program causes; the card is fine afterwards."""
 FULL_CORES: Final = 100
+SINGLE: Final = "single"
+MIXED: Final = "mixed"
+"""Strategies for instances that somebody else made: devices like any other, or a resource for each profile."""
 
 T = TypeVar("T")
 
@@ -53,6 +57,7 @@ class NvidiaProbe:
         """Pairs whose links look different from each side; they score 0."""
         self.left_out: Mapping[DeviceUuid, str] = {}
         """Cards that were left out of the last inventory because of their MIG mode, and why."""
+        self._told: Mapping[DeviceUuid, str] = {}
 
     def __enter__(self) -> Self:
         _asked(pynvml.nvmlInit)
@@ -68,14 +73,16 @@ class NvidiaProbe:
         """Every card that is not hidden and whose memory is known. Raises ProbeError when NVML refuses altogether."""
         handles = self._handles()
         health = self.health()
-        self.left_out = {}
+        self._told, self.left_out = self.left_out, {}
         devices = [
             device
             for index, (uuid, handle) in enumerate(handles.items())
             if not self._hidden(uuid, index) and (device := self._device(uuid, index, handle, health)) is not None
         ]
+        if self._overrides.mig_strategy == SINGLE and not self.cuts:
+            devices += self._single_devices(len(handles), whole=bool(devices))
         if self._links is None:
-            self._links = self._probe_links({d.uuid: handles[d.uuid] for d in devices})
+            self._links = self._probe_links({d.uuid: handles[d.uuid] for d in devices if d.uuid in handles})
         return NodeInventory(
             vendor=NVIDIA.name,
             devices=tuple(sorted(devices, key=lambda device: (device.index, device.uuid))),
@@ -103,6 +110,65 @@ class NvidiaProbe:
         name = _optional(partial(pynvml.nvmlDeviceGetName, handle), "")
         total = _optional(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) // MIB, 0)
         return allowlisted(self._config.mig_profile_allowlist, _text(name), total) is not None
+
+    def mixed(self) -> Mapping[str, tuple[Device, ...]]:
+        """Where the node's MIG strategy is `mixed`, its instances by profile, each for one container. Raises
+        ProbeError."""
+        if self._overrides.mig_strategy != MIXED or self.cuts:
+            return {}
+        found: dict[str, list[Device]] = {}
+        for device in self._static_devices(slots=1):
+            found.setdefault(device.mig_profiles[0].name, []).append(replace(device, mig_profiles=()))
+        return {profile: tuple(devices) for profile, devices in found.items()}
+
+    def _single_devices(self, first: int, *, whole: bool) -> list[Device]:
+        """The instances as devices to share, where every card has the same ones; `first` is the first one's index."""
+        devices = self._static_devices(slots=self._config.device_split_count, first=first)
+        profiles = {device.mig_profiles[0].name for device in devices}
+        if len(profiles) + whole > 1:
+            why = f"the MIG strategy is {SINGLE} and the node has {', '.join(sorted(profiles))}"
+            for uuid, handle in self._handles().items():
+                if self._in_mig_mode(handle):
+                    self._leave_out(uuid, f"{why}{' and whole cards' if whole else ''}")
+            return []
+        return [
+            replace(
+                device,
+                memory_mib=int(device.memory_mib * self._config.device_memory_scaling),
+                cores=int(FULL_CORES * self._config.device_core_scaling),
+                mig_profiles=(),
+            )
+            for device in devices
+        ]
+
+    def _static_devices(self, *, slots: int, first: int = 0) -> list[Device]:
+        """Every instance that programs can run on, as a device with its profile."""
+        found: list[Device] = []
+        health = self.health()
+        for index, (uuid, handle) in enumerate(self._handles().items()):
+            if self._hidden(uuid, index) or not self._in_mig_mode(handle):
+                continue
+            name = _text(_asked(partial(pynvml.nvmlDeviceGetName, handle)))
+            try:
+                there = mig.static_devices(uuid)
+            except mig.MigError as error:
+                self._leave_out(uuid, str(error))
+                continue
+            for static in there:
+                found.append(
+                    Device(
+                        uuid=static.uuid,
+                        index=first + len(found),
+                        slots=slots,
+                        memory_mib=static.profile.memory_mib,
+                        cores=FULL_CORES,
+                        model=f"{name if name.startswith(PREFIX) else f'{PREFIX}-{name}'} MIG {static.profile.name}",
+                        numa=self._numa(handle),
+                        healthy=uuid not in health,
+                        mig_profiles=(static.profile,),
+                    )
+                )
+        return found
 
     def health(self) -> Mapping[DeviceUuid, str]:
         """A card is unhealthy after an Xid error that no program causes, until this process starts again, and while
@@ -168,7 +234,8 @@ class NvidiaProbe:
         if self.cuts:
             return self._cut_device(uuid, index, handle, total, name, healthy=uuid not in health)
         if self._in_mig_mode(handle):
-            self._leave_out(uuid, "it is in MIG mode, which this node's operating mode does not use")
+            if self._overrides.mig_strategy not in (SINGLE, MIXED):
+                self._leave_out(uuid, "it is in MIG mode, which this node's operating mode does not use")
             return None
         return Device(
             uuid=uuid,
@@ -222,7 +289,8 @@ class NvidiaProbe:
         return [(profile, most) for profile, most in offered if profile in allowed]
 
     def _leave_out(self, uuid: DeviceUuid, why: str) -> None:
-        log.warning("device %s is left out: %s", uuid, why)
+        if self._told.get(uuid) != why:
+            log.warning("device %s is left out: %s", uuid, why)
         self.left_out = {**self.left_out, uuid: why}
 
     def _memory_mib(self, uuid: DeviceUuid, handle: Any) -> int | None:

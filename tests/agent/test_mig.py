@@ -100,6 +100,10 @@ class Node(AgentProcess):
         await until(shown, 30)
         return [str(device.uuid) for device in self.devices()]
 
+    async def registered_nothing(self) -> None:
+        """The agent has written its inventory, whatever is in it."""
+        await until(lambda: REGISTER in self.api.get("nodes", NODE)["metadata"].get("annotations", {}), 30)
+
     def bound(self, name: str, uuid: str, *places: tuple[str, int, int], memory: int = 9728, **more: Any) -> Json:
         """A pod to which a scheduler gave instances of one card: profile, first slice, size of each."""
         reservations = [

@@ -201,6 +201,7 @@ def test_node_overrides() -> None:
     overrides = read_node_config({"NodeConfig": [NODE, {"name": "n2", "devicesplitcount": "?"}]}, "n1")
     assert overrides == NodeOverrides(
         operating_mode="mig",
+        mig_strategy="none",
         device_memory_scaling=1.5,
         device_core_scaling=2.0,
         device_split_count=4,
