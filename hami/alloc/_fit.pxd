@@ -255,7 +255,8 @@ cdef class Rows:
     cdef int32_t shown(self, int32_t row) noexcept nogil
     cdef void tell(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil
     cdef float node_score(self, int32_t node) noexcept nogil
-    cdef float node_price(self, Ask ask, int32_t node) noexcept nogil
+    cdef float node_price(self, Ask ask, int32_t node, bint fresh) noexcept nogil
+    cdef void renew_best(self, Ask ask, Survey found) noexcept nogil
     cdef float card_price(self, int32_t node, int32_t row, const Need* need) noexcept nogil
     cdef int64_t memory_of(self, int32_t row, const Need* need) noexcept nogil
     cdef int64_t cores_of(self, int32_t row, const Need* need) noexcept nogil

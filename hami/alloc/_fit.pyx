@@ -16,6 +16,8 @@ from hami.alloc._mig cimport (
 from hami.alloc._topology cimport MOST_EXACT, Links, LinkTable, Pick, are_joined, best_score, choose_linked, set_score
 from hami.alloc._worth cimport Cost, Portion, Worth
 
+cdef int32_t MOST_RENEWED = 64  # outdated prices of nodes that looked best, in one decision
+
 cdef int64_t NO_LIMIT_C = INT64_MAX
 NO_LIMIT = INT64_MAX
 
@@ -465,6 +467,9 @@ cdef class Rows:
                 for position in range(listed):
                     self.try_on(ask, nodes[position], pod_salt, found)
             free(nodes)
+        if ask.by_price:
+            with nogil:
+                self.renew_best(ask, found)
         return found
 
     cdef void try_on(self, Ask ask, int32_t node, uint64_t pod_salt, Survey found) noexcept nogil:
@@ -473,7 +478,7 @@ cdef class Rows:
         if self.fit_quick(ask, node, tally):
             ranked = &found.ranked[found.fitting]
             ranked.links = self.link_value
-            ranked.score = self.node_price(ask, node) if ask.by_price else self.score_now[node]
+            ranked.score = self.node_price(ask, node, False) if ask.by_price else self.score_now[node]
             ranked.tie = mix(self.salt[node] ^ pod_salt)
             ranked.node = node
             if found.fitting == 0 or found.compare(ranked, &found.ranked[found.best_at]) < 0:
@@ -614,13 +619,27 @@ cdef class Rows:
         # MiB free on a card, as a tally holds it.
         return <int32_t>max(-2147483647, min(2147483647, self.memory[row] - self.memory_used[row]))
 
-    cdef float node_price(self, Ask ask, int32_t node) noexcept nogil:
+    cdef void renew_best(self, Ask ask, Survey found) noexcept nogil:
+        # Prices of earlier draws are good enough to tell which nodes might be best, not to choose between them.
+        cdef int32_t renewed
+        cdef Py_ssize_t position
+        cdef Ranked* best
+        for renewed in range(MOST_RENEWED):
+            best = &found.ranked[found.best_at]
+            if not found.fitting or not self.free_worth.outdated(best.node):
+                return
+            best.score = self.node_price(ask, best.node, True)
+            for position in range(found.fitting):
+                if found.compare(&found.ranked[position], &found.ranked[found.best_at]) < 0:
+                    found.best_at = position
+
+    cdef float node_price(self, Ask ask, int32_t node, bint fresh) noexcept nogil:
         # What the pod takes from the node's worth, on the cards that the card policy would choose for it.
         cdef int32_t[TALLY_WIDTH] tally
         cdef int64_t links = self.link_value
         cdef int32_t i, picked, count = 0
         cdef Cost own
-        cdef Cost* cost = self.free_worth.remembered(node)
+        cdef Cost* cost = self.free_worth.remembered(node, fresh)
         if cost == NULL:
             own.version = 0
             cost = &own

@@ -9,6 +9,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 cdef enum:
     MOST_ROWS = 64        # devices of a node that are looked at; the rest adds nothing
     MOST_GANG = 16        # devices of one pod that are told apart
+    MOST_MAKES = 64       # makes of nodes whose draws are worked out once
+    RUNS = 16             # sequences of draws
 
 
 cdef struct Spot:
@@ -48,6 +50,29 @@ cdef struct Case:
     int64_t host          # MiB
     int32_t first         # wants[first:first + count]
     int32_t count
+
+
+cdef struct Draw:
+    # One draw on devices that are all alike.
+    int32_t cpu           # milli-CPU
+    int32_t host          # MiB
+    int32_t count         # devices; 0 = none
+    int32_t memory        # MiB of each
+    int32_t cores         # percent of each
+    int32_t alone
+    int32_t share         # milli-devices of all together
+
+
+cdef struct Make:
+    # Nodes whose devices are all of one kind and size, and what the draws mean there.
+    int32_t kind
+    int32_t all_memory
+    int32_t all_cores
+    uint32_t epoch        # of the draws
+    bint plain            # no draw has wants of several containers
+    int32_t least         # MiB that any draw wants of a device
+    Draw* draws           # those that could ever be served: run r has draws[r * LENGTH:r * LENGTH + length[r]]
+    int32_t[RUNS] length
 
 
 cdef struct Portion:
@@ -94,6 +119,8 @@ cdef class Worth:
     cdef int32_t* draws             # RUNS x LENGTH case numbers
     cdef int32_t drawn              # 0 = nothing is known of demand yet
     cdef uint32_t epoch
+    cdef Make[MOST_MAKES] makes
+    cdef int32_t makes_known
     cdef double[MOST_GANG + 1] gangs  # share of arrivals that want so many whole devices
     cdef double mean_size           # milli-devices of one arrival
     # memory of values, and of costs by kind of request and node
@@ -120,7 +147,12 @@ cdef class Worth:
     cdef void touch(self, int32_t node) noexcept nogil
     cdef void read(self, int32_t node, const Portion* picks, int32_t count, State* state) noexcept nogil
     cdef double value(self, const State* state) noexcept nogil
+    cdef Make* make_of(self, const State* state) noexcept nogil
+    cdef bint prepare(self, Make* make) noexcept nogil
     cdef double fill(self, const State* state) noexcept nogil
-    cdef Cost* remembered(self, int32_t node) noexcept nogil
+    cdef double fill_mixed(self, const State* state) noexcept nogil
+    cdef double fill_alike(self, const State* state, const Make* make) noexcept nogil
+    cdef Cost* remembered(self, int32_t node, bint fresh) noexcept nogil
+    cdef bint outdated(self, int32_t node) noexcept nogil
     cdef double price(self, int32_t node, const Cost* cost) noexcept nogil
     cdef void weigh(self, int32_t node, const Portion* picks, int32_t count, Cost* cost) noexcept nogil

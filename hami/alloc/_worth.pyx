@@ -7,8 +7,8 @@ costs U(before) - U(after), and a price for breaking into idle devices while pod
 expected to need them: a filling of one node sees such pods too rarely.
 
 States repeat, so values are remembered by state, and costs by node and kind of request. When the picture of demand is
-drawn anew, a decision renews some of the outdated costs and uses the others as they are: costs of one node are only
-ever compared as differences, each within one drawing.
+drawn anew, all costs are outdated at once; a decision then renews the one that looks best until the best is fresh, and
+a few others, so that no decision pays for all.
 """
 
 from libc.math cimport exp, sqrt
@@ -18,10 +18,9 @@ from libc.string cimport memcpy, memset
 
 
 cdef enum:
-    RUNS = 16             # sequences of draws
     LENGTH = 80           # draws of one sequence
     REMEMBERED = 1 << 17  # values kept, by hash of the state
-    RENEWED = 16          # outdated costs that one decision renews
+    RENEWED = 8           # outdated costs that one decision renews beside those that matter to it
     ROW_SOUND = 1         # `RowFlag` of a device that takes work: healthy, and nothing else
     OF_FAMILY = 1         # `Verdict`
     ELIGIBLE = 2
@@ -161,6 +160,8 @@ cdef class Worth:
         self.epoch = 1
         self.case = -1
         self.budget = 0
+        self.makes_known = 0
+        memset(self.makes, 0, sizeof(self.makes))
         self.total_left = 0
         self.evaluated = 0
         memset(self.gangs, 0, sizeof(self.gangs))
@@ -179,6 +180,8 @@ cdef class Worth:
         free(self.wants)
         free(self.cases)
         free(self.verdicts)
+        for i in range(self.makes_known):
+            free(self.makes[i].draws)
         free(self.draws)
         free(self.values)
 
@@ -297,6 +300,13 @@ cdef class Worth:
             j = <int32_t>(scramble(seed) % <uint64_t>(i + 1))
             self.draws[i], self.draws[j] = self.draws[j], self.draws[i]
         self.drawn = 1
+
+    def sequences(self) -> list:
+        """The draws as case numbers, a list a run; empty before the first drawing."""
+        cdef int32_t i, run
+        return [
+            [self.draws[i] for i in range(run * LENGTH, (run + 1) * LENGTH)] for run in range(RUNS if self.drawn else 0)
+        ]
 
     def totals_hold(self) -> bool:
         """Whether the cluster's sums are those of its nodes."""
@@ -423,6 +433,149 @@ cdef class Worth:
         return known.value
 
     cdef double fill(self, const State* state) noexcept nogil:
+        cdef Make* make = self.make_of(state)
+        if make != NULL and make.plain:
+            return self.fill_alike(state, make)
+        return self.fill_mixed(state)
+
+    cdef Make* make_of(self, const State* state) noexcept nogil:
+        # What the draws mean on this node, if its devices are all alike.
+        cdef const Spot* one = &state.spots[0]
+        cdef Make* make
+        cdef int32_t i
+        if not state.count:
+            return NULL
+        for i in range(1, state.count):
+            if (
+                state.spots[i].kind != one.kind or state.spots[i].all_memory != one.all_memory
+                or state.spots[i].all_cores != one.all_cores
+            ):
+                return NULL
+        for i in range(self.makes_known):
+            make = &self.makes[i]
+            if make.kind == one.kind and make.all_memory == one.all_memory and make.all_cores == one.all_cores:
+                break
+        else:
+            if self.makes_known == MOST_MAKES:
+                return NULL
+            make = &self.makes[self.makes_known]
+            make.draws = <Draw*>malloc(RUNS * LENGTH * sizeof(Draw))
+            if make.draws == NULL:
+                return NULL
+            self.makes_known += 1
+            make.kind, make.all_memory, make.all_cores, make.epoch = one.kind, one.all_memory, one.all_cores, 0
+        if make.epoch != self.epoch:
+            make.plain = self.prepare(make)
+            make.epoch = self.epoch
+        return make
+
+    cdef bint prepare(self, Make* make) noexcept nogil:
+        # Work every draw out once; False if some draw is more than one want on its own.
+        cdef const Case* case
+        cdef const Want* want
+        cdef Draw* draw
+        cdef Spot idle
+        cdef int64_t share
+        cdef int32_t run, i, n
+        make.least = LARGEST_AMOUNT
+        memset(&idle, 0, sizeof(Spot))
+        for run in range(RUNS):
+            n = 0
+            for i in range(run * LENGTH, (run + 1) * LENGTH):
+                case = &self.cases[self.draws[i]]
+                if case.count > 1:
+                    return False
+                draw = &make.draws[run * LENGTH + n]
+                draw.cpu, draw.host = <int32_t>bounded(case.cpu), <int32_t>bounded(case.host)
+                draw.count = draw.memory = draw.cores = draw.alone = draw.share = 0
+                if case.count:
+                    want = &self.wants[case.first]
+                    idle.kind, idle.idle, idle.slots = make.kind, 1, 1
+                    idle.memory = idle.all_memory = make.all_memory
+                    idle.cores = idle.all_cores = make.all_cores
+                    if not serves(&idle, want, self.verdicts):
+                        continue
+                    draw.count, draw.alone = want.count, want.alone
+                    draw.memory, draw.cores = memory_wanted(want, &idle), cores_wanted(want, &idle)
+                    make.least = min(make.least, draw.memory)
+                    share = give(&idle, draw.memory, draw.cores)
+                    draw.share = <int32_t>min(share * want.count, LARGEST_AMOUNT)
+                n += 1
+            make.length[run] = n
+        return True
+
+    cdef double fill_alike(self, const State* state, const Make* make) noexcept nogil:
+        # As `fill_mixed`, and with the same result, for the usual node; most of all time goes here.
+        cdef int32_t[MOST_ROWS] memory
+        cdef int32_t[MOST_ROWS] cores
+        cdef int32_t[MOST_ROWS] slots
+        cdef int32_t[MOST_ROWS] picked
+        cdef const Draw* draw
+        cdef const Draw* end
+        cdef int32_t run, j, n, best, most, count = state.count
+        cdef int64_t cpu, host, total = 0
+        cdef uint64_t idle, open, free_of_use
+        cdef int64_t left, least_left
+        cdef int64_t per_memory = max(1, make.all_memory), per_core = max(1, make.all_cores)
+        free_of_use = 0
+        for j in range(count):
+            if state.spots[j].idle:
+                free_of_use |= <uint64_t>1 << j
+        for run in range(RUNS):
+            cpu, host, idle, most = state.cpu, state.host, free_of_use, -1
+            for j in range(count):
+                memory[j], cores[j] = state.spots[j].memory, state.spots[j].cores
+                slots[j] = state.spots[j].slots
+                if slots[j] > 0 and memory[j] > most:
+                    most = memory[j]
+            draw = &make.draws[run * LENGTH]
+            end = draw + make.length[run]
+            while draw < end:
+                if draw.cpu > cpu or draw.host > host or draw.memory > most:
+                    draw += 1
+                    continue
+                open = 0
+                n = 0
+                while n < draw.count:
+                    best = -1
+                    least_left = INT64_MAX
+                    for j in range(count):
+                        if (
+                            memory[j] < draw.memory or slots[j] <= 0 or cores[j] < draw.cores or open >> j & 1
+                            or (draw.alone and not idle >> j & 1)
+                            or (draw.cores == 0 and cores[j] <= 0 and make.all_cores != 0)
+                        ):
+                            continue
+                        left = memory[j] * 1000 // per_memory
+                        if cores[j] > 0:
+                            left += cores[j] * 1000 // per_core
+                        if left < least_left:
+                            best, least_left = j, left
+                    if best < 0:
+                        break
+                    picked[n] = best
+                    open |= <uint64_t>1 << best
+                    n += 1
+                if n == draw.count:
+                    cpu -= 0 if cpu == INT64_MAX else draw.cpu
+                    host -= 0 if host == INT64_MAX else draw.host
+                    total += draw.share
+                    if n:
+                        idle &= ~open
+                        for j in range(n):
+                            memory[picked[j]] -= draw.memory
+                            cores[picked[j]] -= draw.cores
+                            slots[picked[j]] -= 1
+                        most = -1
+                        for j in range(count):
+                            if slots[j] > 0 and memory[j] > most:
+                                most = memory[j]
+                        if most < make.least:
+                            break
+                draw += 1
+        return <double>total / RUNS
+
+    cdef double fill_mixed(self, const State* state) noexcept nogil:
         cdef State* now = &self.filling
         cdef State* back = &self.undoing
         cdef const Case* case
@@ -434,7 +587,7 @@ cdef class Worth:
             copy_state(now, state)
             roomy = 0
             for j in range(now.count):
-                if now.spots[j].slots > 0 and now.spots[j].memory > 0:
+                if now.spots[j].slots > 0 and now.spots[j].memory >= 0:
                     roomy += 1
             for i in range(run * LENGTH, (run + 1) * LENGTH):
                 if not roomy:
@@ -457,7 +610,7 @@ cdef class Worth:
                     got = give(
                         &now.spots[best], memory_wanted(want, &now.spots[best]), cores_wanted(want, &now.spots[best])
                     )
-                    if now.spots[best].slots <= 0 or now.spots[best].memory <= 0:
+                    if now.spots[best].slots <= 0:
                         roomy -= 1
                 elif case.count:
                     copy_state(back, now)
@@ -487,7 +640,7 @@ cdef class Worth:
                         continue
                     roomy = 0
                     for j in range(now.count):
-                        if now.spots[j].slots > 0 and now.spots[j].memory > 0:
+                        if now.spots[j].slots > 0 and now.spots[j].memory >= 0:
                             roomy += 1
                 total += got
                 if now.cpu != INT64_MAX:
@@ -496,13 +649,19 @@ cdef class Worth:
                     now.host -= case.host
         return <double>total / RUNS
 
-    cdef Cost* remembered(self, int32_t node) noexcept nogil:
+    cdef bint outdated(self, int32_t node) noexcept nogil:
+        # Whether the node's cost for this kind of request stems from earlier draws.
+        if self.case < 0 or node >= self.costs_room:
+            return False
+        return self.costs[self.case][node].epoch != self.epoch
+
+    cdef Cost* remembered(self, int32_t node, bint fresh) noexcept nogil:
         # The node's cost for this kind of request, or an empty one to fill in; NULL when nothing is remembered.
         cdef Cost* cost
         if self.case < 0 or node >= self.costs_room:
             return NULL
         cost = &self.costs[self.case][node]
-        if cost.version == self.version[node] and cost.epoch != self.epoch and self.budget > 0:
+        if cost.epoch != self.epoch and (fresh or self.budget > 0):
             self.budget -= 1
             cost.version = 0
         elif cost.version != self.version[node]:

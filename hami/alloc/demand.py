@@ -5,7 +5,7 @@ The `fragmentation` policy draws from it what a node's free part could still be 
 future: the picture is the past, the pods that fitted nowhere included.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -86,12 +86,6 @@ class Demand:
     def weights(self) -> Iterator[tuple[Kind, float]]:
         """Every kind with its weight, in the order of first arrival; the weights add up to nothing in particular."""
         yield from self._weights.items()
-
-    @property
-    def shares(self) -> Mapping[Kind, float]:
-        """Each kind's part of all arrivals."""
-        total = sum(self._weights.values())
-        return {kind: weight / total for kind, weight in self._weights.items()}
 
 
 def kind_of(request: PodRequest) -> Kind:
