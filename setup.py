@@ -27,10 +27,10 @@ DIRECTIVES = {
 
 EXTENSIONS = [
     # Scores are single precision, term by term, as the reference computes them; a fused multiply-add would break ties.
-    Extension("hami.alloc._fit", ["hami/alloc/_fit.pyx"], extra_compile_args=["-O2", "-ffp-contract=off"]),
-    Extension("hami.alloc._mig", ["hami/alloc/_mig.pyx"], extra_compile_args=["-O2"]),
-    Extension("hami.alloc._topology", ["hami/alloc/_topology.pyx"], extra_compile_args=["-O2"]),
-    Extension("hami.alloc._worth", ["hami/alloc/_worth.pyx"], extra_compile_args=["-O2"]),
+    *(
+        Extension(f"hami.alloc.{name}", [f"hami/alloc/{name}.pyx"], extra_compile_args=["-O2", "-ffp-contract=off"])
+        for name in ("_ask", "_fit", "_linked", "_mig", "_rows", "_sliced", "_together", "_topology", "_worth")
+    ),
     # The region's words are changed by C code only, so Python is given the interposer's own sources.
     Extension(
         "hami.node._region",

@@ -1,28 +1,13 @@
-"""What Python sees of the engine; `table.py` is the only importer."""
+"""What Python sees of the engine; `table.py` keeps the one there is, `place.py` reads what a survey found."""
 
 from array import array
 from collections.abc import Mapping, Sequence
 
-from hami.alloc._mig import Plan, Profiles, Wish
+from hami.alloc._ask import Ask
+from hami.alloc._mig import Profiles
 from hami.alloc._topology import Links
 from hami.alloc._worth import Worth
 from hami.model.names import NodeName
-
-NO_LIMIT: int
-NUMBERS: dict[str, int]
-
-class Ask:
-    count: int
-    def __init__(
-        self,
-        needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int, int]],
-        verdicts: bytes,
-        weights: tuple[float, float, float],
-        wishes: list[list[Wish | None]],
-        plans: list[list[Plan | None]],
-        joints: list[tuple[list[Plan | None], list[int], list[int]]],
-        weighed: tuple[bool, bool, int, int, int],
-    ) -> None: ...
 
 class Survey:
     fitting: int
@@ -34,7 +19,7 @@ class Survey:
     def refusals(self) -> list[NodeName]: ...
     def tally(self, position: int) -> bytes: ...
 
-class Rows:
+class Engine:
     free_worth: Worth
     def attach_rows(
         self,

@@ -95,7 +95,7 @@ cdef struct Cost:
 
 
 cdef class Worth:
-    # columns of the table, see `_fit.pxd`
+    # columns of the table, see `_rows.pxd`
     cdef int32_t[::1] kind
     cdef uint8_t[::1] flags
     cdef int64_t[::1] slots

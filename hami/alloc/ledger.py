@@ -168,7 +168,7 @@ class Ledger:
 
     def fragments(self) -> float:
         """Thousandths of devices that are free, and not to be filled by pods as they have been coming."""
-        return self.table.rows.free_worth.fragments()
+        return self.table.engine.free_worth.fragments()
 
     def put_guest(self, uid: PodUid, node: NodeName, host: Host) -> None:
         """A pod without devices takes this much of a node; it was there before with other amounts, or not at all."""

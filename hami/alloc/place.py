@@ -8,7 +8,8 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, overload
 
-from hami.alloc._fit import NUMBERS, Ask, Survey
+from hami.alloc._ask import NUMBERS, Ask
+from hami.alloc._fit import Survey
 from hami.alloc.ledger import Ledger
 from hami.alloc.policy import spreads_nodes, weighs_nodes
 from hami.alloc.quota import Quotas
@@ -120,12 +121,12 @@ def place(
     by_price = weighs_nodes(request.node_policy or node_policy)
     with ledger.without(exclude), table.marked(request):
         ask = _pack(ledger, request, card_policy, quota, request_scored, by_price)
-        survey = table.rows.survey(ask, table.names, table.ids, nodes, salt(request.uid), spread)
+        survey = table.engine.survey(ask, table.names, table.ids, nodes, salt(request.uid), spread)
         refusals = Refusals(survey)
         best = survey.best
         if best < 0:
             return Refused(refusals=refusals)
-        choices, _ = table.rows.assign(ask, best)
+        choices, _ = table.engine.assign(ask, best)
         assert choices is not None, "a surveyed node no longer fits"
         assignment = table.assignment(request, table.names[best], choices)
     return Placed(assignment=assignment, scores=Ranking(survey), refusals=refusals)
@@ -148,7 +149,7 @@ def place_on(
         return _UNREGISTERED
     with ledger.without(exclude), table.marked(request):
         ask = _pack(ledger, request, card_policy, quota, request_scored)
-        choices, tally = table.rows.assign(ask, number)
+        choices, tally = table.engine.assign(ask, number)
         if choices is None:
             return _refusal(tally)
         return table.assignment(request, node, choices)

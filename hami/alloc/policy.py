@@ -10,7 +10,7 @@ from typing import Final
 
 
 class SortKey(IntEnum):
-    """The engine's sort keys (`Key` in `_fit.pxd`, held in step by a test)."""
+    """The engine's sort keys (`Key` in `_ask.pxd`, held in step by a test)."""
 
     SCORE_UP = 1
     SCORE_DOWN = 2

@@ -1,4 +1,4 @@
-"""The typed face of `_fit`: keeps the columns, packs a request, unpacks the winner.
+"""The typed face of the engine: keeps the columns, packs a request, unpacks the winner.
 
 Columns are arrays of the standard library that grow by doubling; the engine sees the same memory. A node owns a block
 of adjacent rows. A block given back is used again by the next node of as many devices, so that coming and going nodes
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
 
-from hami.alloc._fit import NO_LIMIT, NUMBERS, Ask, Rows
+from hami.alloc._ask import NO_LIMIT, NUMBERS, Ask
+from hami.alloc._fit import Engine
 from hami.alloc._worth import FOREVER
 from hami.alloc.demand import Demand
 from hami.alloc.links import LinkTables
@@ -93,7 +94,7 @@ class Table:
     """Columns of every device of the cluster, and the numbers that stand for names."""
 
     def __init__(self) -> None:
-        self.rows = Rows()
+        self.engine = Engine()
         self.ids: dict[str, int] = {}
         """Registered nodes: name to number."""
         self.names: list[NodeName] = []
@@ -132,17 +133,17 @@ class Table:
         )
         for row, card in enumerate(cards, first):
             self._write(row, card)
-        self.rows.attach_links(self.links.tables)
-        self.rows.attach_grids(self.grids.native)
+        self.engine.attach_links(self.links.tables)
+        self.engine.attach_grids(self.grids.native)
         if any(card.device.mode == MIG for card in cards):
             self._cut.add(name)
         for total in _SUMS:
             self.node_columns[f"sum_{total}"][node] = sum(self.columns[total][first : first + len(cards)])
             self.node_columns[f"sum_{total}_used"][node] = 0
-        self.rows.rescore(node)
+        self.engine.rescore(node)
         self.node_columns["cpu"][node] = self.node_columns["host"][node] = FOREVER
-        self.rows.widen(len(cards))
-        self.rows.free_worth.touched(node)
+        self.engine.widen(len(cards))
+        self.engine.free_worth.touched(node)
 
     def drop(self, name: NodeName) -> None:
         """Forget a node and its devices; nothing happens if it is not there."""
@@ -157,7 +158,7 @@ class Table:
         self.links.disconnect(name)
         self._cut.discard(name)
         self.node_columns["length"][node] = 0
-        self.rows.free_worth.touched(node)
+        self.engine.free_worth.touched(node)
         # Answers of earlier surveys keep the list they were given.
         self.names = [*self.names[:node], NodeName(""), *self.names[node + 1 :]]
         self._free_ids.append(node)
@@ -181,7 +182,7 @@ class Table:
 
     def book(self, name: NodeName, row: int, slots: int, memory_mib: int, cores: int) -> None:
         """Add to what is held of a device; negative numbers give back."""
-        self.rows.book(self.ids[name], row, slots, memory_mib, cores)
+        self.engine.book(self.ids[name], row, slots, memory_mib, cores)
 
     def offer(self, name: NodeName, left: Host | None) -> None:
         """What a registered node has left beside devices; None = it does not say, so it never runs out."""
@@ -189,7 +190,7 @@ class Table:
         if node is not None:
             self.node_columns["cpu"][node] = FOREVER if left is None else left.cpu_milli
             self.node_columns["host"][node] = FOREVER if left is None else left.memory_mib
-            self.rows.free_worth.touched(node)
+            self.engine.free_worth.touched(node)
 
     def check_offer(self, name: NodeName, left: Host | None) -> None:
         """AssertionError if a registered node's columns say other than this."""
@@ -197,7 +198,7 @@ class Table:
         kept = self.node_columns["cpu"][node], self.node_columns["host"][node]
         expected = (FOREVER, FOREVER) if left is None else (left.cpu_milli, left.memory_mib)
         assert kept == expected, f"{name}: columns say {kept} left of the host, records {expected}"
-        assert self.rows.free_worth.totals_hold(), "sums of free devices differ"
+        assert self.engine.free_worth.totals_hold(), "sums of free devices differ"
 
     @property
     def knows_new_kinds(self) -> bool:
@@ -232,7 +233,7 @@ class Table:
             cases.append((weight, kind.host.cpu_milli, kind.host.memory_mib, wants))
         cards = sum(card is not None for card in self.cards)
         memory = sum(card.device.memory_mib for card in self.cards if card is not None)
-        self.rows.free_worth.draw(cases, verdicts, memory / max(1, cards))
+        self.engine.free_worth.draw(cases, verdicts, memory / max(1, cards))
 
     def is_cut(self, name: NodeName) -> bool:
         """Whether some card of a node is in MIG mode."""
@@ -380,7 +381,7 @@ class Table:
             number = len(self._cases)
             if number >= CASES:
                 number = self._cases.pop(next(iter(self._cases)))
-            self.rows.free_worth.remember(number)
+            self.engine.free_worth.remember(number)
         self._cases[key] = number  # used last, forgotten last
         return number
 
@@ -451,11 +452,11 @@ class Table:
         return first
 
     def _attach(self) -> None:
-        self.rows.attach_rows(**self.columns)
+        self.engine.attach_rows(**self.columns)
         nodes = self.node_columns
-        self.rows.attach_nodes(**{name: column for name, column in nodes.items() if name not in _WORTH_ONLY})
-        self.rows.free_worth.attach_rows(**{name: self.columns[name] for name in _WORTH_ROWS})
-        self.rows.free_worth.attach_nodes(**{name: nodes[name] for name in _WORTH_NODES})
+        self.engine.attach_nodes(**{name: column for name, column in nodes.items() if name not in _WORTH_ONLY})
+        self.engine.free_worth.attach_rows(**{name: self.columns[name] for name in _WORTH_ROWS})
+        self.engine.free_worth.attach_nodes(**{name: nodes[name] for name in _WORTH_NODES})
 
 
 def salt(text: str) -> int:

@@ -159,7 +159,7 @@ class Assignment:
 class Why(enum.IntEnum):
     """Why a device (or a node) does not serve a request; `word` is the wire's reason word.
 
-    The numbers are the engine's counter indices (`_fit.pxd` repeats them, a test compares).
+    The numbers are the engine's counter indices (`_ask.pxd` repeats them, a test compares).
     """
 
     UNHEALTHY = 0

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hami.alloc import _fit
+from hami.alloc import _ask
 from hami.alloc.ledger import Ledger
 from hami.alloc.place import place, place_on
 from hami.alloc.policy import SortKey
@@ -172,11 +172,11 @@ def test_permuting_nodes_permutes_the_answer(seed: int) -> None:
 
 def test_numbers_in_step() -> None:
     """The C enums and the Python ones are the same, name by name."""
-    whys = {name: number for name, number in _fit.NUMBERS.items() if name in Why.__members__}
+    whys = {name: number for name, number in _ask.NUMBERS.items() if name in Why.__members__}
     assert whys == {why.name: int(why) for why in Why}
-    assert _fit.NUMBERS["WHYS"] == len(Why)
-    assert {key.name: int(key) for key in SortKey}.items() <= _fit.NUMBERS.items()
-    assert {role.name for role in Role} <= set(_fit.NUMBERS)
+    assert _ask.NUMBERS["WHYS"] == len(Why)
+    assert {key.name: int(key) for key in SortKey}.items() <= _ask.NUMBERS.items()
+    assert {role.name for role in Role} <= set(_ask.NUMBERS)
 
 
 def test_a_name_given_twice_counts_once_and_unknown_names_refuse() -> None:

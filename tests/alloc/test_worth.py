@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from hami.alloc import _fit, _worth
+from hami.alloc import _ask, _worth
 from hami.alloc.demand import Demand, Kind, Want, kind_of
 from hami.alloc.ledger import DeviceUsage, Ledger, hold_of
 from hami.alloc.place import place
@@ -110,7 +110,7 @@ def rows(ledger: Ledger, name: NodeName) -> list[tuple[int, DeviceUsage]]:
 
 def worth(ledger: Ledger, kinds: list[Kind], name: NodeName) -> float:
     """The mean over all runs of what fills the node."""
-    runs = ledger.table.rows.free_worth.sequences()
+    runs = ledger.table.engine.free_worth.sequences()
     numbers = {usage.device.uuid: ledger.table.columns["kind"][row] for row, usage in rows(ledger, name)}
     total = 0
     for run in runs:
@@ -183,7 +183,7 @@ def test_a_node_is_worth_what_fills_it(seed: int) -> None:
     kinds = [kind for kind, _ in demand.weights()]
     for node in nodes:
         if node.name in ledger.table.ids:
-            found = ledger.table.rows.free_worth.state_value(ledger.table.ids[node.name])
+            found = ledger.table.engine.free_worth.state_value(ledger.table.ids[node.name])
             assert found == pytest.approx(worth(ledger, kinds, node.name), rel=1e-6), (seed, node.name)
     ledger.check()
 
@@ -317,7 +317,7 @@ def test_a_pod_come_and_gone_leaves_nothing_behind() -> None:
     ledger.put_node(cards("n", 3))
     for i in range(25):
         ledger.note(asking(f"p{i}", Mib(300 + 10 * i)))
-    value = ledger.table.rows.free_worth.state_value
+    value = ledger.table.engine.free_worth.state_value
     before = value(0)
     put(ledger, asking("x", Mib(500)))
     assert value(0) < before
@@ -334,7 +334,7 @@ def test_values_are_not_worked_out_twice() -> None:
         ledger.put_node(cards(f"n{i}", 4))
     for i in range(25):
         ledger.note(asking(f"p{i}", Mib(300 + 10 * i)))
-    worth = ledger.table.rows.free_worth
+    worth = ledger.table.engine.free_worth
     place(ledger, asking("x", Mib(300)), None, node_policy="binpack", card_policy="spread")
     assert worth.evaluated == 2  # all nodes are alike: as they are, and with the pod
     place(ledger, asking("y", Mib(300)), None, node_policy="binpack", card_policy="spread")
@@ -351,14 +351,14 @@ def test_new_models_are_valued_as_soon_as_something_arrives() -> None:
     ledger.put_node(replace(other, inventories=(NodeInventory(vendor=NVIDIA, devices=devices),)))
     assert ledger.table.knows_new_kinds
     ledger.note(asking("one more", Mib(500)))
-    value = ledger.table.rows.free_worth.state_value
+    value = ledger.table.engine.free_worth.state_value
     assert value(ledger.table.ids["m"]) == value(ledger.table.ids["n"]) == 2000
 
 
 def test_the_numbers_of_both_engines_are_in_step() -> None:
     shared = {"ROW_SOUND": "ROW_HEALTHY"} | {name: name for name in ("OF_FAMILY", "ELIGIBLE", "IS_MIG")}
     assert {name: _worth.NUMBERS[name] for name in shared} == {
-        name: _fit.NUMBERS[other] for name, other in shared.items()
+        name: _ask.NUMBERS[other] for name, other in shared.items()
     }
     assert set(_worth.NUMBERS) == set(shared)
 

@@ -1,0 +1,19 @@
+"""What Python sees of a packed request; `table.py` makes them."""
+
+from hami.alloc._mig import Plan, Wish
+
+NO_LIMIT: int
+NUMBERS: dict[str, int]
+
+class Ask:
+    count: int
+    def __init__(
+        self,
+        needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int, int]],
+        verdicts: bytes,
+        weights: tuple[float, float, float],
+        wishes: list[list[Wish | None]],
+        plans: list[list[Plan | None]],
+        joints: list[tuple[list[Plan | None], list[int], list[int]]],
+        weighed: tuple[bool, bool, int, int, int],
+    ) -> None: ...

@@ -1,0 +1,128 @@
+"""The engine's picture of the cluster: every column with its unit and meaning.
+
+A device is a row; the rows of a node are adjacent and sorted by driver index, then UUID. `table.py` owns the arrays;
+the views here see the same memory. The classes above this one add a way of choosing each: linked cards (`_linked`),
+slices (`_sliced`), all containers of a pod (`_together`), and among nodes (`_fit`).
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from hami.alloc._ask cimport (
+    BY_PERCENT, CORDONED, CORES_EXHAUSTED, ELIGIBLE, EXCLUSIVE_CONFLICT, FITS, FULL_IS_EXCLUSIVE, IS_MIG,
+    MARK_BARRED, MARK_CHOSEN, MIG_INFEASIBLE, MUTEX, NO_CORES, NO_MEMORY, ONLY_CHOSEN, ROW_CORDONED, ROW_HEALTHY,
+    ROW_UNSOUND, SLOTS_EXHAUSTED, TYPE_MISMATCH, UNHEALTHY, UUID_MISMATCH, Ask, Choice, Need,
+)
+from hami.alloc._mig cimport Grid
+from hami.alloc._worth cimport Portion, Worth
+
+
+cdef class Rows:
+    # rows
+    cdef int32_t[::1] kind          # interned (family, model, mode)
+    cdef int32_t[::1] numa
+    cdef uint8_t[::1] flags         # `RowFlag` bits
+    cdef uint8_t[::1] marks         # `Mark` bits, 0 between requests
+    cdef int64_t[::1] slots         # sharers that may join
+    cdef int64_t[::1] slots_used    # sharers that have
+    cdef int64_t[::1] memory        # MiB
+    cdef int64_t[::1] memory_used   # may exceed `memory`: what pods hold is a fact, not a wish
+    cdef int64_t[::1] cores         # percent of one device
+    cdef int64_t[::1] cores_used
+    cdef int32_t[::1] grid          # number of its list of MIG profiles, -1 = not in MIG mode, or nothing usable
+    cdef int32_t[::1] taken         # MIG: state, the slices that instances hold
+    # nodes
+    cdef int32_t[::1] first         # node n owns rows first[n]:first[n] + length[n]
+    cdef int32_t[::1] length        # 0 = no such node
+    cdef uint64_t[::1] salt         # hash of the name
+    cdef int32_t[::1] links         # number of the pair scores of its rows, -1 = nothing is known
+    cdef float[::1] score_now       # `node_score`, kept up by every booking
+    cdef uint32_t[::1] seen         # number of the last survey that met the node
+    cdef int64_t[::1] sum_slots     # sums over all rows of the node, of every family
+    cdef int64_t[::1] sum_slots_used
+    cdef int64_t[::1] sum_memory
+    cdef int64_t[::1] sum_memory_used
+    cdef int64_t[::1] sum_cores
+    cdef int64_t[::1] sum_cores_used
+    # shared by rows
+    cdef const Grid** grids         # profile lists by number
+    cdef list profiles              # their owners
+    cdef readonly Worth free_worth       # of the free part of nodes
+    # working space, kept between calls
+    cdef int32_t widest             # most rows a node may have
+    cdef int32_t* order             # rows of one family on one node, as the policy sorts them
+    cdef float* score               # card scores, beside `order`
+    cdef Choice* choices            # picks of one pod on one node, in order
+    cdef int32_t choices_room
+    cdef int32_t* undo              # trial changes, newest last: indices into `choices` to give back
+    cdef int32_t undo_length
+    cdef Portion* picks                # what the worth is to be weighed without, as many as `choices`
+
+    cdef int reserve_choices(self, int32_t room) except -1
+    cdef float node_score(self, int32_t node) noexcept nogil
+    cdef float card_price(self, int32_t node, int32_t row, const Need* need) noexcept nogil
+    cdef bint within_quota(self, Ask ask, int32_t picked, int32_t start, int32_t count) noexcept nogil
+    cdef float card_score(self, int32_t row, const Need* need, uint8_t verdict, Ask ask) noexcept nogil
+    cdef bint comes_before(self, int32_t a, int32_t b, uint32_t keys) noexcept nogil
+    cdef int32_t sort(self, int32_t node, const Need* need, Ask ask) noexcept nogil
+    cdef void take(self, int32_t choice) noexcept nogil
+    cdef void roll_back(self, int32_t length) noexcept nogil
+
+
+cdef inline int32_t shown(Rows self, int32_t row) noexcept nogil:
+    # MiB free on a card, as a tally holds it.
+    return <int32_t>max(-2147483647, min(2147483647, self.memory[row] - self.memory_used[row]))
+
+
+cdef inline int64_t memory_of(Rows self, int32_t row, const Need* need) noexcept nogil:
+    if not need.rules & BY_PERCENT:
+        return need.memory
+    # Never 0: the library inside the container reads 0 as no limit.
+    return max(1, self.memory[row] * need.memory // 100)
+
+
+cdef inline int64_t cores_of(Rows self, int32_t row, const Need* need) noexcept nogil:
+    # The whole card is all the card has, also where core scaling below 1 leaves it less than 100.
+    if need.cores >= 100:
+        return self.cores[row] if 0 < self.cores[row] < 100 else 100
+    return need.cores
+
+
+# The checks of one card, in HAMi's order; the first that fails is the reason. Between `barred` and `closed` stands
+# the NUMA group, between `closed` and `short_of` the quota: both depend on what the pod has picked so far.
+
+cdef inline int32_t barred(Rows self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil:
+    if self.flags[row] & (ROW_HEALTHY | ROW_UNSOUND) != ROW_HEALTHY:
+        return UNHEALTHY
+    if self.flags[row] & ROW_CORDONED:
+        return CORDONED
+    if not verdict & ELIGIBLE:
+        return TYPE_MISMATCH
+    return FITS
+
+
+cdef inline int32_t closed(Rows self, int32_t row, const Need* need) noexcept nogil:
+    if self.marks[row] & MARK_BARRED or (need.rules & ONLY_CHOSEN and not self.marks[row] & MARK_CHOSEN):
+        return UUID_MISMATCH
+    if self.slots[row] <= self.slots_used[row]:
+        return SLOTS_EXHAUSTED
+    if need.rules & MUTEX and self.slots_used[row] > 0:
+        return EXCLUSIVE_CONFLICT
+    return FITS
+
+
+cdef inline int32_t short_of(Rows self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil:
+    cdef int64_t cores = cores_of(self, row, need)
+    if self.memory[row] - self.memory_used[row] < memory_of(self, row, need):
+        return NO_MEMORY
+    if self.cores[row] - self.cores_used[row] < cores:
+        return NO_CORES
+    if (
+        need.rules & FULL_IS_EXCLUSIVE and need.cores >= 100
+        and self.cores[row] <= 100 and self.slots_used[row] > 0
+    ):
+        return EXCLUSIVE_CONFLICT
+    if self.cores[row] != 0 and self.cores_used[row] >= self.cores[row] and cores == 0:
+        return CORES_EXHAUSTED
+    if verdict & IS_MIG:
+        return MIG_INFEASIBLE
+    return FITS
