@@ -5,9 +5,9 @@
     python -m bench.engine --json        one JSON object on the last line
 
 Three kinds of nodes, each filled to about 70 %: eight cards in two NVLink quads, shared by software limits; sixteen
-such cards in four; eight cards in MIG mode. Every node is a candidate. Beside the engine's time stands that of a plain
-C
-loop over the same columns that only compares memory, as the least any scheduler could do, measured in the same run.
+such cards in four; eight cards in MIG mode. Every node is a candidate. Beside the engine's time stands that of a
+plain C loop over the same columns that only compares memory, as the least any scheduler could do, measured in the same
+run.
 """
 
 import argparse

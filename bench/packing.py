@@ -9,9 +9,8 @@ they arrive one by one, none leaves, and one that fits nowhere is skipped. The f
 handed out in the end. `fragmentation` learns from the pods that have arrived, and from nothing else.
 
 "repacked" stands beside the policies as a measure of what is left to gain: pods in the same order, each taken if it
-fits
-together with all taken before, which may be moved at will, on GPUs that are never short of CPU. It packs by first fit
-decreasing, so a perfect packer could do a little better still.
+fits together with all taken before, which may be moved at will, on GPUs that are never short of CPU. It packs by first
+fit decreasing, so a perfect packer could do a little better still.
 """
 
 import argparse

@@ -16,6 +16,7 @@ from hami import __version__
 from hami.agent.answer import NO_ADDITIONS, Additions, Strategy, simulated_additions
 from hami.agent.service import AgentSettings, run
 from hami.agent.simulation import simulated_machine
+from hami.alloc.grant import LOCK
 from hami.kube.errors import ConfigError
 from hami.model.names import NodeName, WireError
 from hami.model.settings import (
@@ -45,7 +46,6 @@ STRATEGIES: Final[Mapping[str, Strategy]] = {
 """Our words and HAMi's."""
 LOADER_DIRS: Final = {"x86_64": "/usr/lib/x86_64-linux-gnu", "aarch64": "/usr/lib/aarch64-linux-gnu"}
 """Where a container's loader looks without being told, by architecture (Debian's layout)."""
-LOCK_DIR: Final = Path("/tmp/vgpulock")
 
 
 def agent(
@@ -112,8 +112,9 @@ def agent(
         library = tree.library
         if role != "monitor":
             library = install(native_dir() / "libvgpu.so", tree, __version__)
-            LOCK_DIR.mkdir(exist_ok=True)
-            LOCK_DIR.chmod(0o777)
+            locks = Path(LOCK)
+            locks.mkdir(exist_ok=True)
+            locks.chmod(0o777)
         settings = AgentSettings(
             node=NodeName(node_name),
             kubeconfig=kubeconfig,

@@ -2,13 +2,18 @@
 
 import base64
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from hami.alloc.grant import LOCK
+from hami.cli.agent import agent
+from hami.cli.flags import normalise
+from hami.cli.scheduler import scheduler
 from hami.model.settings import DEFAULT_DEVICE_CONFIG, read_device_config
 from tests.deploy.conftest import CHART, Render, RenderError
 
@@ -210,3 +215,31 @@ def test_cert_manager_takes_over_the_pair(render: Render) -> None:
     webhook = one(objects, "MutatingWebhookConfiguration", "hami-webhook")
     assert "caBundle" not in webhook["webhooks"][0]["clientConfig"]
     assert one(objects, "Certificate", "hami-scheduler-serving-cert")["spec"]["secretName"] == "hami-scheduler-serving"
+
+
+def test_what_grants_mount_from_the_node_is_the_nodes_own(render: Render) -> None:
+    """The agent makes these directories for containers; made inside its own container they would not exist for them."""
+    spec = pod_spec(render(), "DaemonSet", "hami-device-plugin")
+    hosts = {v["name"]: v["hostPath"]["path"] for v in spec["volumes"] if "hostPath" in v}
+    mounts = {m["mountPath"]: hosts.get(m["name"]) for m in container(spec, "device-plugin")["volumeMounts"]}
+    for path in (LOCK, "/usr/local/vgpu", "/var/run/cdi", "/var/lib/kubelet/device-plugins"):
+        assert mounts.get(path) == path, path
+
+
+@pytest.mark.parametrize(
+    ("kind", "owner", "name", "function"),
+    [
+        ("Deployment", "hami-scheduler", "vgpu-scheduler-extender", scheduler),
+        ("DaemonSet", "hami-device-plugin", "device-plugin", agent),
+        ("DaemonSet", "hami-device-plugin", "vgpu-monitor", agent),
+    ],
+)
+def test_our_commands_take_the_arguments_the_chart_passes(
+    render: Render, kind: str, owner: str, name: str, function: Callable[..., None]
+) -> None:
+    arguments = container(pod_spec(render("scheduler.nodeLabelSelector.a=b"), kind, owner), name)["args"]
+    app = typer.Typer(add_completion=False)
+    app.command()(function)
+    words = normalise([function.__name__, *arguments])[1:]
+    # Parsing only: nothing is started.
+    typer.main.get_command(app).make_context(function.__name__, words)
