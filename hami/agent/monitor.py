@@ -1,7 +1,9 @@
 """Looking at every granted container's region: reap the dead, judge who waits and who shares, remember for metrics.
 
-The verdicts are `hami.alloc.feedback`'s; a region's words are changed by its own C code only. One look reads about
-twenty regions in a millisecond, so it runs five times a second: a newcomer on a device is noticed at the next look.
+The verdicts are `hami.alloc.feedback`'s and `hami.alloc.correction`'s; a region's words are changed by its own C code
+only. One look reads some fifty regions in a millisecond. It runs five times a second, and twenty times where containers
+of different priority share a device, so that blocks begin and end soon. Once a second the driver is asked what
+processes obtained.
 """
 
 import logging
@@ -13,7 +15,8 @@ from typing import Final, Protocol
 import anyio
 
 from hami.agent.regions import RegionView
-from hami.alloc.feedback import ContainerUse, Feedback, feedback
+from hami.agent.shares import ProcessShares, Shares
+from hami.alloc.feedback import ContainerUse, Feedback, Rhythm, feedback, tenants
 from hami.model.device import NodeInventory
 from hami.model.names import DeviceUuid, NodeName, PodKey
 from hami.node.grants import Grant, State
@@ -22,8 +25,10 @@ from hami.node.probe import ProbeError
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 0.2
+LOOK_CLOSELY_S: Final = 0.05
 REAP_EVERY_S: Final = 1.0
 HOSTS_EVERY_S: Final = 5.0
+SHARES_EVERY_S: Final = 1.0
 HOST_PREFIX: Final = "NVIDIA-"
 """HAMi's monitor puts this before the product name, even where that begins with NVIDIA."""
 
@@ -39,6 +44,10 @@ class Views(Protocol):
         """Set one region's switches. Raises OSError for a file that is no region."""
         ...
 
+    def correct(self, grant_id: str, device: int, *, permille: int, tenants: int) -> None:
+        """Set one device's factor on charges and its count of tenants. Raises OSError for a file that is no region."""
+        ...
+
 
 class HostProbe(Protocol):
     """What the monitor asks the driver."""
@@ -47,6 +56,10 @@ class HostProbe(Protocol):
 
     def usage(self) -> Mapping[DeviceUuid, tuple[int, int, int]]:
         """Bytes used, percent busy, percent of time memory was busy; -1 where it cannot be told."""
+        ...
+
+    def shares(self) -> ProcessShares:
+        """Percent of the last second that each process had, by device and pid."""
         ...
 
 
@@ -77,7 +90,7 @@ class ContainerDevice:
     module_bytes: int
     buffer_bytes: int
     busy_percent: float
-    """Of the device's time between the last two looks a second apart, 0 to 100."""
+    """Of the device's time in the last second, 0 to 100."""
     idle_s: float | None
     throttled_s: float
     refused: int
@@ -100,8 +113,7 @@ class _Activity:
     """What one container has done until the last look."""
 
     launches: int
-    active_s: float | None
-    """Monotonic time at which launches were last seen to have grown; None = never."""
+    rhythm: Rhythm
     busy_ns: dict[DeviceUuid, int]
     busy_since_s: float
     busy_percent: dict[DeviceUuid, float]
@@ -127,25 +139,31 @@ class Monitor:
         self._reaped_s = float("-inf")
         self._errors = 0
         self._spoiled: set[str] = set()
+        self._shares = Shares()
+        self._closely = False
         self.look = Look(monotonic_s=clock())
 
     async def run(self) -> None:
         """Look for ever."""
         hosts: tuple[HostDevice, ...] = ()
-        hosts_s = float("-inf")
+        hosts_s = shares_s = float("-inf")
         while True:
-            if self._clock() - hosts_s >= HOSTS_EVERY_S:
-                hosts_s = self._clock()
-                try:
+            shares: ProcessShares | None = None
+            try:
+                if self._clock() - hosts_s >= HOSTS_EVERY_S:
+                    hosts_s = self._clock()
                     hosts = await anyio.to_thread.run_sync(self.see_hosts)
-                except ProbeError as error:
-                    log.warning("the driver cannot be asked: %s", error)
-                    hosts = ()
-            self.see(hosts)
-            await anyio.sleep(LOOK_EVERY_S)
+                if self._clock() - shares_s >= SHARES_EVERY_S:
+                    shares_s = self._clock()
+                    shares = await anyio.to_thread.run_sync(self._probe.shares)
+            except ProbeError as error:
+                log.warning("the driver cannot be asked: %s", error)
+                hosts = ()
+            self.see(hosts, shares)
+            await anyio.sleep(LOOK_CLOSELY_S if self._closely else LOOK_EVERY_S)
 
-    def see(self, hosts: tuple[HostDevice, ...] = ()) -> None:
-        """One look at every settled grant's region, and what follows from it."""
+    def see(self, hosts: tuple[HostDevice, ...] = (), shares: ProcessShares | None = None) -> None:
+        """One look at every settled grant's region, and what follows from it; `shares` if the driver was just asked."""
         now = self._clock()
         reap = now - self._reaped_s >= REAP_EVERY_S
         if reap:
@@ -164,14 +182,12 @@ class Monitor:
         self._activity = {
             grant_id: self._follow(self._activity.get(grant_id), view, now) for grant_id, (_, view) in views.items()
         }
-        self._judge(views, now)
+        self._judge(views, shares, now)
         self.look = Look(
             monotonic_s=now,
             hosts=hosts,
             containers=tuple(
-                device
-                for grant_id, (grant, view) in views.items()
-                for device in _devices(grant, view, self._activity[grant_id], now)
+                device for grant_id, (grant, view) in views.items() for device in self._devices(grant, view)
             ),
             errors=self._errors,
         )
@@ -197,35 +213,48 @@ class Monitor:
         busy_ns = {device.uuid: device.charged_ns for device in view.devices}
         if before is None:
             # An agent that starts again sees old counters: only what grows from now on is activity.
-            return _Activity(launches, None, busy_ns, now, dict.fromkeys(busy_ns, 0.0))
-        active_s = now if launches > before.launches else before.active_s
+            return _Activity(launches, Rhythm(), busy_ns, now, dict.fromkeys(busy_ns, 0.0))
+        launched = launches > before.launches or view.launched
+        rhythm = before.rhythm.launched(now) if launched else before.rhythm
         span_s = now - before.busy_since_s
         if span_s < REAP_EVERY_S:
-            return _Activity(launches, active_s, before.busy_ns, before.busy_since_s, before.busy_percent)
+            return _Activity(launches, rhythm, before.busy_ns, before.busy_since_s, before.busy_percent)
         percent = {
             uuid: min(100.0, max(0.0, (ns - before.busy_ns.get(uuid, ns)) / (span_s * 1e7)))
             for uuid, ns in busy_ns.items()
         }
-        return _Activity(launches, active_s, busy_ns, now, percent)
+        return _Activity(launches, rhythm, busy_ns, now, percent)
 
-    def _judge(self, views: Mapping[str, tuple[Grant, RegionView]], now: float) -> None:
-        """Set every region's switches by how its devices are used."""
-        uses = []
-        for grant_id, (_, view) in views.items():
-            active_s = self._activity[grant_id].active_s
-            uses.append(
-                ContainerUse(
-                    id=grant_id,
-                    devices=frozenset(device.uuid for device in view.devices),
-                    priority=view.priority,
-                    idle_s=None if active_s is None else now - active_s,
-                )
+    def _judge(self, views: Mapping[str, tuple[Grant, RegionView]], shares: ProcessShares | None, now: float) -> None:
+        """Set every region's words by how its devices are used."""
+        uses = [
+            ContainerUse(
+                id=grant_id,
+                devices=frozenset(device.uuid for device in view.devices),
+                priority=view.priority,
+                idle_s=self._activity[grant_id].rhythm.idle_s(now),
+                hold_s=self._activity[grant_id].rhythm.hold_s(),
             )
+            for grant_id, (_, view) in views.items()
+        ]
+        priorities: dict[DeviceUuid, set[int]] = {}
+        for use in uses:
+            for device in use.devices:
+                priorities.setdefault(device, set()).add(use.priority)
+        self._closely = any(len(several) > 1 for several in priorities.values())
         for verdict in feedback(uses):
             try:
                 self._regions.apply(verdict)
             except OSError as error:
                 self._fail(verdict.id, error)
+        if shares is None:
+            return
+        seen = {grant_id: view for grant_id, (_, view) in views.items()}
+        for told in self._shares.learn(seen, shares, tenants(uses), now):
+            try:
+                self._regions.correct(told.grant_id, told.device, permille=told.permille, tenants=told.tenants)
+            except OSError as error:
+                self._fail(told.grant_id, error)
 
     def _fail(self, grant_id: str, error: OSError) -> None:
         """Count a region that cannot be read, and say so once: its container can spoil it for ever."""
@@ -234,29 +263,33 @@ class Monitor:
             self._spoiled.add(grant_id)
             log.warning("the region of grant %s cannot be read: %s", grant_id, error)
 
+    def _devices(self, grant: Grant, view: RegionView) -> list[ContainerDevice]:
+        if grant.holder is None:
+            return []
+        return [
+            ContainerDevice(
+                key=grant.holder.key,
+                container=grant.holder.container,
+                index=index,
+                uuid=device.uuid,
+                limit_bytes=device.limit_bytes,
+                used_bytes=device.used_bytes,
+                context_bytes=device.context_bytes,
+                module_bytes=device.module_bytes,
+                buffer_bytes=max(0, device.used_bytes - device.context_bytes - device.module_bytes),
+                busy_percent=self._busy(grant.id, device.uuid),
+                idle_s=view.idle_s,
+                throttled_s=device.waited_ns / 1e9,
+                refused=device.refused,
+                blocked=view.blocked,
+            )
+            for index, device in enumerate(view.devices)
+        ]
 
-def _devices(grant: Grant, view: RegionView, activity: _Activity, now: float) -> list[ContainerDevice]:
-    if grant.holder is None:
-        return []
-    return [
-        ContainerDevice(
-            key=grant.holder.key,
-            container=grant.holder.container,
-            index=index,
-            uuid=device.uuid,
-            limit_bytes=device.limit_bytes,
-            used_bytes=device.used_bytes,
-            context_bytes=device.context_bytes,
-            module_bytes=device.module_bytes,
-            buffer_bytes=max(0, device.used_bytes - device.context_bytes - device.module_bytes),
-            busy_percent=activity.busy_percent.get(device.uuid, 0.0),
-            idle_s=view.idle_s,
-            throttled_s=device.waited_ns / 1e9,
-            refused=device.refused,
-            blocked=view.blocked,
-        )
-        for index, device in enumerate(view.devices)
-    ]
+    def _busy(self, grant_id: str, uuid: DeviceUuid) -> float:
+        """By the driver; else by what was charged, which is nothing while no limit holds."""
+        told = self._shares.percent(grant_id, uuid)
+        return self._activity[grant_id].busy_percent.get(uuid, 0.0) if told is None else told
 
 
 def _told(value: int) -> int | None:

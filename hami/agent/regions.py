@@ -18,6 +18,8 @@ from hami.node.grants import Grant, GrantStore
 log = logging.getLogger(__name__)
 
 MIB: Final = 2**20
+JUST_LAUNCHED: Final = 2
+"""The activity word after a launch; each look counts it down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,10 @@ class DeviceView:
     """Device time obtained since the region exists."""
     waited_ns: int
     refused: int
+    correction: int = 1000
+    """Factor on what launches are charged, 1/1000."""
+    tenants: int = 0
+    """Containers that are active on the device, as far as the library was told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,10 @@ class RegionView:
     blocked: bool
     idle_s: float | None
     """Seconds since the last launch; None before the first."""
+    launched: bool = False
+    """A launch since the look before. HAMi's libraries count no launches; this word they set, too."""
+    host_pids: tuple[int, ...] = ()
+    """Of its processes, as far as they are known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +140,9 @@ class RegionFiles:
                 return None
             if reap:
                 region.reap()
-            return _view(region)
+            view = _view(region)
+            region.decay()
+            return view
 
     def apply(self, verdict: Feedback) -> None:
         """Set one region's switches. Raises OSError for a file that is no region."""
@@ -143,6 +155,16 @@ class RegionFiles:
                 region.block()
             else:
                 region.unblock()
+
+    def correct(self, grant_id: str, device: int, *, permille: int, tenants: int) -> None:
+        """Tell one device of a region what charges are multiplied by and how many are active on it.
+
+        Raises OSError for a file that is no region.
+        """
+        with self._lock:
+            region = self._region(grant_id)
+            if region is not None:
+                region.set_correction(device, permille=permille, tenants=tenants)
 
     def _region(self, grant_id: str) -> Region | None:
         """The open region of the file as it is now. Raises OSError for a file that is no region.
@@ -189,6 +211,8 @@ def _view(region: Region) -> RegionView:
                 charged_ns=device.charged_ns,
                 waited_ns=device.waited_ns,
                 refused=device.refused,
+                correction=device.correction,
+                tenants=device.tenants,
             )
             for i, device in enumerate(snapshot.devices)
         ),
@@ -196,4 +220,6 @@ def _view(region: Region) -> RegionView:
         priority=snapshot.priority,
         blocked=snapshot.blocked,
         idle_s=max(0.0, time.time() - last) if last else None,
+        launched=snapshot.recent_kernel >= JUST_LAUNCHED,
+        host_pids=tuple(slot.host_pid for slot in snapshot.slots if slot.host_pid),
     )

@@ -212,6 +212,24 @@ class NvidiaProbe:
             found[uuid] = (memory, -1 if rates is None else int(rates.gpu), -1 if rates is None else int(rates.memory))
         return found
 
+    def shares(self) -> Mapping[DeviceUuid, Mapping[int, int]]:
+        """By card: percent of the last second or so that each process had, by pid; idle processes may be absent.
+
+        A card whose driver does not tell is absent.
+        """
+        since_us = int((time.time() - 1) * 1e6)
+        found = {}
+        for uuid, handle in self._handles().items():
+            try:
+                samples = pynvml.nvmlDeviceGetProcessUtilization(handle, since_us)
+            except pynvml.NVMLError_NotFound:
+                samples = []  # nobody did anything
+            except pynvml.NVMLError:
+                continue
+            latest = {int(sample.pid): sample for sample in sorted(samples, key=lambda sample: int(sample.timeStamp))}
+            found[uuid] = {pid: min(100, int(sample.smUtil)) for pid, sample in latest.items()}
+        return found
+
     def _handles(self) -> dict[DeviceUuid, Any]:
         """Handles by UUID in the driver's order."""
         found: dict[DeviceUuid, Any] = {}

@@ -10,8 +10,9 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CollectorRegistry
 
 from hami.agent.metrics import DeviceCollector
-from hami.agent.monitor import Monitor
+from hami.agent.monitor import LOOK_CLOSELY_S, Monitor
 from hami.agent.regions import DeviceView, RegionFiles, RegionView
+from hami.agent.shares import ProcessShares
 from hami.alloc.feedback import Feedback
 from hami.model.claim import Share
 from hami.model.device import NodeInventory
@@ -51,6 +52,9 @@ class FakeProbe:
 
     def usage(self) -> Mapping[DeviceUuid, tuple[int, int, int]]:
         return {UUIDS[0]: (1 << 30, 42, 7), UUIDS[1]: (-1, -1, -1)}
+
+    def shares(self) -> ProcessShares:
+        return {UUIDS[0]: {100: 20, 101: 5, 999: 50}}
 
 
 class TestRegionFiles:
@@ -144,12 +148,20 @@ def _made(regions: RegionFiles, grant: Grant, store: GrantStore) -> Path:
     return store.region(grant.id)
 
 
+def _launch_as_hami_does(region: Region) -> None:
+    """The activity word at its offset in layout 1.2."""
+    with open(region.path, "r+b") as file:
+        file.seek(2_008_904)
+        file.write((2).to_bytes(4, "little"))
+
+
 @dataclass
 class ScriptedRegions:
     """Regions whose programs the test plays."""
 
     views: dict[str, RegionView] = field(default_factory=dict)
     verdicts: dict[str, Feedback] = field(default_factory=dict)
+    corrections: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
 
     def view(self, grant_id: str, *, reap: bool) -> RegionView | None:
         return self.views.get(grant_id)
@@ -157,7 +169,10 @@ class ScriptedRegions:
     def apply(self, verdict: Feedback) -> None:
         self.verdicts[verdict.id] = verdict
 
-    def launch(self, grant: Grant, launches: int, busy_ns: int, priority: int = 1) -> None:
+    def correct(self, grant_id: str, device: int, *, permille: int, tenants: int) -> None:
+        self.corrections[grant_id, device] = permille, tenants
+
+    def launch(self, grant: Grant, launches: int, busy_ns: int, priority: int = 1, pids: tuple[int, ...] = ()) -> None:
         """The container has launched this much so far."""
         self.views[grant.id] = RegionView(
             devices=tuple(
@@ -178,6 +193,7 @@ class ScriptedRegions:
             priority=priority,
             blocked=False,
             idle_s=1.5,
+            host_pids=pids,
         )
 
 
@@ -221,6 +237,66 @@ class TestLooks:
             monitor.see()
             now[0] += 0.2
         assert monitor.look.containers[0].busy_percent == pytest.approx(30, abs=0.1)
+
+    def test_the_drivers_figures_correct_charges_beside_a_neighbour(self) -> None:
+        now, regions = [100.0], ScriptedRegions()
+        one, two = grant("one", 0), grant("two", 0)
+        probe = FakeProbe()
+        monitor = Monitor(regions, lambda: (one, two), probe, NODE, clock=lambda: now[0])
+        charged_ns = 0
+        for second in range(5):
+            # Measured to be half of the time, while its two processes obtained a quarter.
+            charged_ns += 500_000 * regions.corrections.get((one.id, 0), (1000, 0))[0]
+            regions.launch(one, second, charged_ns, pids=(100, 101))
+            regions.launch(two, second, 0)
+            monitor.see(shares=probe.shares())
+            now[0] += 1
+        assert regions.corrections[one.id, 0] == (500, 2)
+        assert regions.corrections[two.id, 0] == (1000, 2), "nobody names its processes"
+        assert monitor.look.containers[0].busy_percent == 25
+        assert monitor.look.containers[1].busy_percent == 0
+
+    def test_blocks_begin_and_end_within_two_tenths(self) -> None:
+        """On a busy high priority: its own pauses are short, so a longer one is its end."""
+        now, regions = [100.0], ScriptedRegions()
+        high, low = grant("high", 0), grant("low", 0)
+        monitor = Monitor(regions, lambda: (high, low), FakeProbe(), NODE, clock=lambda: now[0])
+        blocked = []
+        for look in range(200):
+            regions.launch(high, min(max(look, 20), 160), 0, priority=0)
+            regions.launch(low, look, 0, priority=1)
+            monitor.see()
+            blocked.append(regions.verdicts[low.id].blocked)
+            now[0] += LOOK_CLOSELY_S
+        assert blocked.index(True) == 21
+        assert (len(blocked) - blocked[::-1].index(True) - 160) * LOOK_CLOSELY_S <= 0.2
+        assert all(blocked[21:161])
+
+    def test_launches_of_a_library_that_does_not_count_them(self, store: GrantStore) -> None:
+        """HAMi's libraries set a word that the monitor counts down, and nothing else."""
+        one, two = grant("one", 0), grant("two", 0)
+        with RegionFiles(store) as regions:
+            for each in (one, two):
+                store.create(each)
+                regions.ensure(each, 1)
+            now = [100.0]
+            monitor = Monitor(regions, lambda: (one, two), FakeProbe(), NODE, clock=lambda: now[0])
+            opened = [Region.open(store.region(each.id)) for each in (one, two)]
+
+            def look(*launching: Region) -> list[bool]:
+                for region in launching:
+                    _launch_as_hami_does(region)
+                monitor.see()
+                now[0] += 0.2
+                return [region.snapshot().sharing for region in opened]
+
+            assert look() == [False, False], "a new region's word is no launch"
+            assert look(opened[0]) == [False, False]
+            assert look(*opened) == [True, True]
+            now[0] += 5
+            assert look(opened[0]) == [False, False]
+            for region in opened:
+                region.close()
 
     def test_only_settled_grants_are_looked_at(self) -> None:
         regions = ScriptedRegions()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hami.alloc.feedback import HOLD_S, ContainerUse, feedback
+from hami.alloc.feedback import HOLD_S, ContainerUse, Rhythm, feedback, tenants
 from hami.model.names import DeviceUuid
 
 
@@ -47,3 +47,46 @@ def test_order_does_not_matter() -> None:
 def test_the_hold_time_is_the_callers() -> None:
     pair = [use("x", "a", 1, 0), use("y", "a", 1, 1.0)]
     assert [verdict.sharing for verdict in feedback(pair, hold_s=0.5)] == [False, False]
+
+
+def test_tenants_are_the_active_ones() -> None:
+    uses = [use("x", "ab", 0, 0), use("y", "a", 1, 1), use("z", "a", 1, None), use("w", "a", 1, 9)]
+    assert tenants(uses) == {DeviceUuid("GPU-a"): 2, DeviceUuid("GPU-b"): 1}
+
+
+def test_waiting_ends_sooner_than_limits() -> None:
+    high = ContainerUse(id="h", devices=frozenset({DeviceUuid("GPU-a")}), priority=0, idle_s=0.3, hold_s=0.2)
+    verdicts = {verdict.id: verdict for verdict in feedback([high, use("l", "a", 1, 0), use("m", "a", 0, 0)])}
+    assert not feedback([high, use("l", "a", 1, 0)])[1].blocked
+    assert verdicts["l"].blocked, "another of high priority is at work"
+    assert verdicts["m"].sharing, "a limit holds on through a neighbour's pause"
+
+
+def _hold(pauses: list[float]) -> float:
+    rhythm, now = Rhythm().launched(10.0), 10.0
+    for pause in pauses:
+        now += pause
+        rhythm = rhythm.launched(now)
+    return rhythm.hold_s()
+
+
+@pytest.mark.parametrize(
+    ("pauses", "hold_s"),
+    [
+        pytest.param([], HOLD_S, id="nothing known yet"),
+        pytest.param([0.05] * 20, HOLD_S, id="a second is too little"),
+        pytest.param([0.05] * 200, 0.075, id="always at it"),
+        pytest.param([0.5] * 40, 0.75, id="twice a second"),
+        pytest.param([0.05] * 100 + [0.6] + [0.05] * 20, 0.9, id="a pause is remembered"),
+        pytest.param([0.05] * 100 + [0.6] + [0.05] * 200, 0.075, id="and forgotten"),
+        pytest.param([1.8] * 20, HOLD_S, id="never longer than limits hold"),
+        pytest.param([0.05] * 200 + [5.0], HOLD_S, id="after a rest it is new"),
+    ],
+)
+def test_how_long_others_wait(pauses: list[float], hold_s: float) -> None:
+    assert _hold(pauses) == pytest.approx(hold_s)
+
+
+def test_idle_time() -> None:
+    assert Rhythm().idle_s(5.0) is None
+    assert Rhythm().launched(5.0).idle_s(6.5) == 1.5
