@@ -81,6 +81,9 @@ class Machine:
     cuda_version: int
     """1000 * major + 10 * minor."""
     devices: tuple[MachineDevice, ...]
+    cgroups: str = ""
+    """Root of the cgroup tree whose groups' memory the driver can cap, from release 615 on; empty = it cannot. Either
+    the kernel's (a mount of cgroup v2) or directories that play one, with the pids of a group in its `cgroup.procs`."""
     faults: tuple[Fault, ...] = ()
 
 
@@ -91,8 +94,9 @@ def read_machine(document: object, default_name: str) -> Machine:
     name = _text(root, "name", "machine") or default_name
     if not name or len(name.encode()) >= 64:
         raise WireError("machine.name", "1 to 63 bytes", name)
-    if root.get("cgroups") is not None:
-        raise WireError("machine.cgroups", "null: driver-backed limits are not simulated yet", root["cgroups"])
+    cgroups = _text(root, "cgroups", "machine") or ""
+    if cgroups and (not cgroups.startswith("/") or cgroups.endswith("/") or len(cgroups.encode()) >= 256):
+        raise WireError("machine.cgroups", "an absolute path of at most 255 bytes, without a slash at its end", cgroups)
     driver = _mapping(root.get("driver") or {}, "machine.driver")
     _known(driver, "machine.driver", ("version", "cuda"))
     version = _text(driver, "version", "machine.driver") or "550.90.07"
@@ -104,6 +108,7 @@ def read_machine(document: object, default_name: str) -> Machine:
         driver_version=version,
         cuda_version=_cuda(_text(driver, "cuda", "machine.driver") or "12.4"),
         devices=_linked(devices, root.get("links")),
+        cgroups=cgroups,
         faults=_read_faults(root.get("faults"), len(devices)),
     )
 

@@ -52,6 +52,7 @@ def compile_state(machine: Machine, path: Path) -> None:
     state.cuda_version = machine.cuda_version
     state.driver_version = machine.driver_version.encode()
     state.machine = machine.name.encode()
+    state.cgroups = machine.cgroups.encode()
     for index, device in enumerate(machine.devices):
         _fill_device(state.devices[index], device, index)
         if device.model.mig:

@@ -283,6 +283,20 @@ typedef struct nvmlDeviceAttributes_st {
     unsigned long long memorySizeMB;
 } nvmlDeviceAttributes_t;
 
+/* From CUDA 13.4 on. */
+typedef struct nvmlSetMemoryLimits_v1_st {
+    const char *nameSpace; /* a cgroup's directory */
+    unsigned long long softLimit;
+    unsigned long long hardLimit;
+} nvmlSetMemoryLimits_v1_t;
+
+typedef struct nvmlGetMemoryLimits_v1_st {
+    const char *nameSpace;
+    unsigned long long softLimit;
+    unsigned long long hardLimit;
+    unsigned long long currentUsed;
+} nvmlGetMemoryLimits_v1_t;
+
 #define nvmlEventTypeXidCriticalError 0x8ull
 
 typedef unsigned int nvmlAffinityScope_t;

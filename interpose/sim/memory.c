@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "arena.h"
+#include "cgroup.h"
 #include "pool.h"
 
 #define ROUND 512u
@@ -133,6 +134,7 @@ SIM_API CUresult cuMemGetInfo_v2(size_t *free_out, size_t *total_out)
     if (!free_out && !total_out)
         return CUDA_ERROR_INVALID_VALUE;
     u64 total = sim->devices[context->device].memory_bytes, used = ledger_used(context->device);
+    cgroup_view(context->device, &total, &used);
     if (free_out)
         *free_out = total - used;
     if (total_out)

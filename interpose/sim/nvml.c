@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cgroup.h"
 #include "nvml_sim.h"
 #include "timeline.h"
 #include "visible.h"
@@ -106,6 +107,7 @@ SIM_API const char *nvmlErrorString(nvmlReturn_t result)
     case NVML_ERROR_DRIVER_NOT_LOADED: return "Driver Not Loaded";
     case NVML_ERROR_TIMEOUT: return "Timeout";
     case NVML_ERROR_FUNCTION_NOT_FOUND: return "Function Not Found";
+    case NVML_ERROR_OPERATING_SYSTEM: return "OS call failed";
     case NVML_ERROR_GPU_IS_LOST: return "GPU is lost";
     case NVML_ERROR_IN_USE: return "In use by another client";
     case NVML_ERROR_INSUFFICIENT_RESOURCES: return "Insufficient Resources";
@@ -434,7 +436,8 @@ SIM_API nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t handle, nvmlMemory_t *
     return NVML_SUCCESS;
 }
 
-/* Nothing is reserved for the device's own use here. */
+/* Nothing is reserved for the device's own use here. Unlike the first form, a process under a limit of its cgroup is
+ * shown that limit. */
 SIM_API nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t handle, nvmlMemory_v2_t *out)
 {
     ENTER_UNIT(handle);
@@ -443,6 +446,7 @@ SIM_API nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t handle, nvmlMemory_
     if (out->version != nvmlMemory_v2)
         return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
     u64 total = sim->devices[unit].memory_bytes, used = nvml_used(unit);
+    cgroup_view(unit, &total, &used);
     *out = (nvmlMemory_v2_t){.version = nvmlMemory_v2, .total = total, .free = total - used, .used = used};
     return NVML_SUCCESS;
 }

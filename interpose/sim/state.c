@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "mig.h"
 #include "timeline.h"
 
@@ -209,7 +210,7 @@ void state_reap(void)
 }
 
 /* Claim a slot: its byte lock first, so that no reaper can take a claimed row for a dead one. With the lock held. */
-static int claim(void)
+static int claim(const u64 *groups)
 {
     for (int p = 0; p < SIM_PROCESSES; p++) {
         struct sim_process *process = &sim->processes[p];
@@ -223,6 +224,7 @@ static int claim(void)
         process->pid = getpid();
         process->started_ns = state_now();
         prctl(PR_GET_NAME, process->name);
+        memcpy(process->groups, groups, sizeof process->groups);
         process->live = 1;
         if (sim->process_high <= (u64)p)
             sim->process_high = (u64)p + 1;
@@ -238,8 +240,10 @@ int state_attach(void)
         return slot;
     pthread_mutex_lock(&attach_lock);
     if (own_slot < 0) {
+        u64 groups[SIM_CGROUP_DEPTH];
+        cgroup_find(groups);
         state_lock();
-        slot = claim();
+        slot = claim(groups);
         state_unlock();
         __atomic_store_n(&own_slot, slot, __ATOMIC_RELEASE);
     }
@@ -250,16 +254,24 @@ int state_attach(void)
 
 unsigned state_generation(void) { return generation; }
 
+/* Bytes that a process may still take of a unit. With the lock held. */
+static u64 room_for(int slot, int device, enum sim_kind kind)
+{
+    u64 room = sim->devices[device].memory_bytes - sim->used[device];
+    u64 allowed = cgroup_room(sim->processes[slot].groups, device, kind);
+    return allowed < room ? allowed : room;
+}
+
 bool ledger_take(int device, enum sim_kind kind, u64 bytes)
 {
     int slot = state_attach();
     if (slot < 0)
         return false;
     state_lock();
-    u64 room = sim->devices[device].memory_bytes - sim->used[device];
+    u64 room = room_for(slot, device, kind);
     if (bytes > room) {
         reap_locked();
-        room = sim->devices[device].memory_bytes - sim->used[device];
+        room = room_for(slot, device, kind);
     }
     bool fits = bytes <= room && unit_exists(device);
     if (fits) {

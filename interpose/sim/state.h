@@ -34,6 +34,7 @@ typedef char text;
 #define SIM_TYPE_sim_process struct sim_process
 #define SIM_TYPE_sim_queue struct sim_queue
 #define SIM_TYPE_sim_timeline struct sim_timeline
+#define SIM_TYPE_sim_cgroup struct sim_cgroup
 #include "state.def"
 #undef SIM_CONST
 #undef SIM_RECORD
@@ -69,8 +70,8 @@ bool state_alive(int slot);
 /* Pid of `slot` in this process's pid namespace; 0 when it is not visible from here. */
 int state_pid(int slot);
 
-/* Account `bytes` of a unit to this process; false when the unit has not that much left (dead processes were dropped
- * before saying so), or does not exist any more. Takes the lock. */
+/* Account `bytes` of a unit to this process; false when the unit, or a cgroup of the process under its limit, has not that
+ * much left (dead processes were dropped before saying so), or the unit does not exist any more. Takes the lock. */
 bool ledger_take(int device, enum sim_kind kind, u64 bytes);
 void ledger_give(int device, enum sim_kind kind, u64 bytes);
 

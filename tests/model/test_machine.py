@@ -117,7 +117,7 @@ def test_faults() -> None:
         ({"links": {"nvlink": "wifi"}}, "machine.links.nvlink"),
         ({"links": {"pairs": [[0, 1, 1]]}}, "machine.links.pairs[0]"),
         ({"links": {"pairs": [[0, 0, 1]]}}, "machine.links.pairs[0]"),
-        ({"cgroups": "/tmp"}, "machine.cgroups"),
+        ({"cgroups": "tmp"}, "machine.cgroups"),
         ({"faults": [{"call": "rm -rf"}]}, "machine.faults[0].call"),
         ({"faults": [{"call": "cuInit", "result": "CUDA_ERROR_NONE"}]}, "machine.faults[0].result"),
         ({"faults": [{"device": 1, "xid": 79}]}, "machine.faults[0].device"),
