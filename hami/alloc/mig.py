@@ -13,6 +13,7 @@ of their counts; beyond that they are placed one after another, the largest firs
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import gcd
 from typing import Final, TypeVar
 
@@ -145,7 +146,8 @@ class MigCard:
 def check_profiles(profiles: Sequence[MigProfile], field: str) -> tuple[WireError, ...]:
     """What of a registered list cannot be used, named below `field`."""
     problems: list[WireError] = []
-    _usable(profiles, problems, field)
+    if not _usable(profiles, problems, field) and not problems:
+        problems.append(WireError(field, "a profile, or the card takes nothing"))
     return tuple(problems)
 
 
@@ -255,6 +257,9 @@ def _usable(
         if len({place.size for place in places}) > 1:
             problems.append(WireError(f"{field}.placements", "placements of one size", profile.name))
             continue
+        if any(a.start + a.size > b.start for a, b in pairwise(sorted(places, key=lambda place: place.start))):
+            # Told, and used all the same: no two instances ever get slices in common.
+            problems.append(WireError(f"{field}.placements", "placements apart from each other", profile.name))
         if profile.name in names:
             problems.append(WireError(f"{field}.name", "every profile once", profile.name))
             continue

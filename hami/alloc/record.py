@@ -152,7 +152,7 @@ def _read_inventory(
     if text is None:
         return None
     try:
-        devices = node_wire.read_inventory(text, f"metadata.annotations[{vendor.node_key}]")
+        devices = node_wire.read_inventory(text, f"metadata.annotations[{vendor.node_key}]", problems)
     except WireError as error:
         problems.append(error)
         return None
@@ -169,11 +169,9 @@ def _read_inventory(
             problems.append(error)
         else:
             problems += [] if (uneven := topology.check_links(links, field)) is None else [uneven]
-    for position, device in enumerate(devices):
-        if device.mode == MIG:
-            problems += mig.check_profiles(
-                device.mig_profiles, f"metadata.annotations[{vendor.node_key}][{position}].migProfiles"
-            )
+    # Cards of one model offer the same profiles: what is wrong with them is told once.
+    for profiles, device in {device.mig_profiles: device for device in devices[::-1] if device.mode == MIG}.items():
+        problems += mig.check_profiles(profiles, f"metadata.annotations[{vendor.node_key}][{device.uuid}].migProfiles")
     return NodeInventory(vendor=vendor.name, devices=devices, links=links)
 
 

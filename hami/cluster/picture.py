@@ -23,6 +23,9 @@ from hami.model.wire import pod as keys
 
 Document = Mapping[str, Any]
 
+SHOWN: Final = 3
+"""Errors of one object that are put into words; all of one cause usually look alike."""
+
 
 class Kind(enum.Enum):
     """The kinds of objects a picture is made of, by their path word."""
@@ -34,14 +37,20 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Something in an object that cannot be used. Told once for as long as the object says it."""
+    """What of an object cannot be used, all that is new in one event. Told once for as long as the object says it."""
 
     kind: str
     """`Node`, `Pod`, `ResourceQuota`."""
     namespace: str
     name: str
     uid: str
-    error: WireError
+    errors: tuple[WireError, ...]
+
+    @property
+    def text(self) -> str:
+        """The first few errors, and how many there are beside them."""
+        shown = "; ".join(map(str, self.errors[:SHOWN]))
+        return shown if len(self.errors) <= SHOWN else f"{shown}; and {len(self.errors) - SHOWN} more"
 
 
 class Where(enum.Enum):
@@ -157,11 +166,20 @@ class Picture:
         if any(labels.get(key) != value for key, value in self._node_labels.items()):
             return self.ledger.drop_node(name)
         found, problems = record.read_node(node, self.registry)
-        self._tell_all("Node", node, problems)
         if not found.inventories:
             # Not kept without devices: a cluster has many nodes that never get any.
+            self._tell_all("Node", node, problems)
             return self.ledger.drop_node(name)
-        return self.ledger.put_node(found)
+        changed = self.ledger.put_node(found)
+        self._tell_all("Node", node, (*problems, *self._missing(name)))
+        return changed
+
+    def _missing(self, name: NodeName) -> tuple[WireError, ...]:
+        """Cards that pods hold and their node does not list: gone for the moment, or replaced."""
+        return tuple(
+            WireError(f"metadata.annotations[{self.registry[vendor].node_key}]", f"the card {uuid}, which pods hold")
+            for vendor, uuid in self.ledger.strays(name)
+        )
 
     def _put_pod(self, pod: Document) -> PodChange | None:
         spec, status, metadata = _part(pod, "spec"), _part(pod, "status"), _metadata(pod)
@@ -221,12 +239,12 @@ class Picture:
         told = self._told.get(uid, frozenset())
         if not problems and not told:
             return
-        for error in problems:
-            if str(error) not in told:
-                namespace, name = str(metadata.get("namespace") or ""), str(metadata.get("name") or "")
-                self._tell(Problem(kind=kind, namespace=namespace, name=name, uid=uid, error=error))
+        texts = {str(error): error for error in problems}
+        if new := tuple(error for text, error in texts.items() if text not in told):
+            namespace, name = str(metadata.get("namespace") or ""), str(metadata.get("name") or "")
+            self._tell(Problem(kind=kind, namespace=namespace, name=name, uid=uid, errors=new))
         if problems:
-            self._told[uid] = frozenset(map(str, problems))
+            self._told[uid] = frozenset(texts)
         else:
             del self._told[uid]
 

@@ -281,11 +281,11 @@ class Scheduler:
 
     def _tell_problem(self, problem: Problem) -> None:
         self.counters.problems.inc()
-        log.warning("%s %s/%s: %s", problem.kind, problem.namespace, problem.name, problem.error)
+        log.warning("%s %s/%s: %s", problem.kind, problem.namespace, problem.name, problem.text)
         # A node's events carry its name as uid, as the kubelet's do.
         uid = problem.name if problem.kind == "Node" else problem.uid
         subject = Subject(kind=problem.kind, namespace=problem.namespace, name=problem.name, uid=uid)
-        self.events.tell(subject, "InvalidAnnotation", str(problem.error), warning=True)
+        self.events.tell(subject, "InvalidAnnotation", problem.text, warning=True)
 
     # Answering
 

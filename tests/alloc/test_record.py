@@ -243,7 +243,7 @@ def test_broken_mig_profiles_and_one_sided_links_are_told() -> None:
     assert len(found.inventories) == 1
     assert [problem.field for problem in problems] == [
         "metadata.annotations[hami.io/node-nvidia-score].score",
-        "metadata.annotations[hami.io/node-nvidia-register][0].migProfiles[0].name",
+        "metadata.annotations[hami.io/node-nvidia-register][GPU-a].migProfiles[0].name",
     ]
 
 

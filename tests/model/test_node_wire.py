@@ -148,6 +148,23 @@ def test_broken_inventory_names_the_part(text: str, path: str) -> None:
     assert time.perf_counter() - start < 1
 
 
+@pytest.mark.parametrize(
+    ("text", "left", "path"),
+    [
+        ('[{"id":"a"},{"id":"b","devmem":"15360"},{"id":"c"}]', "ac", "[1].devmem"),
+        ('[{"id":"b","index":2},{"id":"a"},{"id":"b","index":1}]', "ab", ""),
+        ("a,1,1,1,T4,0,true:b,1,lots,1,T4,0,true:c,1,1,1,T4,0,true:", "ac", "[1].devmem"),
+        ("a,1,1,1,T4,0,true:a,1,2,1,T4,0,true:", "a", ""),
+    ],
+)
+def test_a_broken_card_costs_itself_where_problems_are_told(text: str, left: str, path: str) -> None:
+    problems: list[WireError] = []
+    found = read_inventory(text, FIELD, problems)
+    assert "".join(device.uuid for device in found) == left
+    assert [problem.field for problem in problems] == [FIELD + path]
+    assert [device.index for device in found] == sorted(device.index for device in found)
+
+
 @pytest.mark.parametrize("word", ["T4,big", "T4:big"])
 def test_colon_form_cannot_say_everything(word: str) -> None:
     with pytest.raises(WireError, match="without , and :"):

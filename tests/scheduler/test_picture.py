@@ -115,7 +115,7 @@ def test_a_problem_is_told_once_for_as_long_as_it_is_there() -> None:
         told.picture.fold_pod(event)
     (problem,) = told.problems
     assert (problem.kind, problem.namespace, problem.name, problem.uid) == ("Pod", "ns", "p", "uid-p")
-    assert keys.NVIDIA_DONE in problem.error.field
+    assert keys.NVIDIA_DONE in problem.errors[0].field
     told.picture.fold_pod(Modified(bound("p", "n1", "n1-0,NVIDIA,5,0:;")))
     told.picture.fold_pod(Modified(broken))
     assert len(told.problems) == 2

@@ -7,7 +7,7 @@ JSON form: one array, zero values left out, so that index 0, NUMA 0 and *unhealt
 import enum
 import re
 from calendar import timegm
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -52,20 +52,33 @@ class Handshake:
     wall: int | None = None
 
 
-def read_inventory(text: str, field: str) -> tuple[Device, ...]:
-    """The cards of one family, from either form, sorted by index, then UUID. An empty JSON list is an empty tuple."""
+def read_inventory(text: str, field: str, problems: list[WireError] | None = None) -> tuple[Device, ...]:
+    """The cards of one family, from either form, sorted by index, then UUID. An empty JSON list is an empty tuple.
+
+    With `problems`, a card that cannot be used is told there and costs only itself; without, it is an error. Of two
+    cards with one UUID the first by index stays: what pods hold is told by UUID, so there is no telling them apart.
+    A text that is no list of cards is an error in either case.
+    """
     trimmed = gojson.annotation(text, field).strip()
+    found: list[WireError] = []
+    devices: list[Device] = []
     if trimmed.startswith("[") or trimmed == "null":
         entries = gojson.items(gojson.decode(trimmed, field), field)
-        devices = [_read_json(entry, f"{field}[{i}]") for i, entry in enumerate(entries)]
+        _read_each(_read_json, entries, field, devices, found)
     else:
-        devices = _read_colon(trimmed, field)
-    seen: set[DeviceUuid] = set()
-    for device in devices:
-        if device.uuid in seen:
-            raise WireError(field, "every UUID once", device.uuid)
-        seen.add(device.uuid)
-    return tuple(sorted(devices, key=_by_index))
+        _read_each(_read_card, _pieces(trimmed, field), field, devices, found)
+    devices.sort(key=_by_index)
+    seen: dict[DeviceUuid, Device] = {}
+    found.extend(
+        WireError(field, "every UUID once", device.uuid)
+        for device in devices
+        if seen.setdefault(device.uuid, device) is not device
+    )
+    if problems is not None:
+        problems += found
+    elif found:
+        raise found[0]
+    return tuple(seen.values())
 
 
 def write_inventory(devices: Sequence[Device], form: Literal["json", "colon"]) -> str:
@@ -170,6 +183,20 @@ def _uuid(value: object, field: str) -> DeviceUuid:
     return DeviceUuid(text)
 
 
+def _read_each(
+    read: Callable[[Any, str], Device],
+    entries: Sequence[Any],
+    field: str,
+    devices: list[Device],
+    found: list[WireError],
+) -> None:
+    for i, entry in enumerate(entries):
+        try:
+            devices.append(read(entry, f"{field}[{i}]"))
+        except WireError as error:
+            found.append(error)
+
+
 def _read_json(entry: object, field: str) -> Device:
     card = gojson.folded(entry, field)
 
@@ -244,14 +271,14 @@ def _write_profile(profile: MigProfile) -> dict[str, Any]:
     }
 
 
-def _read_colon(text: str, field: str) -> list[Device]:
+def _pieces(text: str, field: str) -> list[str]:
     if ":" not in text:
         raise WireError(field, "a JSON list, or cards that end with a colon", text)
-    pieces = [piece for piece in text.split(":") if piece]
-    return [_read_card(piece.split(","), f"{field}[{i}]", piece) for i, piece in enumerate(pieces)]
+    return [piece for piece in text.split(":") if piece]
 
 
-def _read_card(parts: list[str], field: str, piece: str) -> Device:
+def _read_card(piece: str, field: str) -> Device:
+    parts = piece.split(",")
     if len(parts) not in (7, 9):
         raise WireError(field, "7 or 9 values between commas", piece)
     # Seven values are releases up to 2.4, which knew neither index nor mode.
