@@ -18,7 +18,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from hami.local.run import REFUSED
+from hami.local.run import IMPOSSIBLE
 from hami.node.simulated import native_dir
 
 MACHINE: Final = Path(__file__).parent / "machine.yaml"
@@ -121,8 +121,8 @@ def refused_row(program: Program, options: Sequence[str]) -> Row:
         program=program.name,
         asked=as_asked(options),
         granted="refused",
-        measured=program.errors.removeprefix("hami run: ").removeprefix("refused: "),
-        right=program.process.returncode == REFUSED and "short of memory" in program.errors,
+        measured=program.errors.partition("\n")[0].removeprefix("hami run: refused, "),
+        right=program.process.returncode == IMPOSSIBLE and "short of memory" in program.errors,
     )
 
 

@@ -33,7 +33,8 @@ def run(arguments: Sequence[str]) -> None:
     # Only the part that runs is imported: `hami run` must not pay for the scheduler's libraries.
     for name in [named] if named in _COMMANDS else list(_COMMANDS):
         module, function = _COMMANDS[name]
-        settings = {"ignore_unknown_options": True} if name == "run" else {}
+        # What follows the program's name is the program's, options included.
+        settings = {"allow_interspersed_args": False} if name == "run" else {}
         app.command(name, context_settings=settings)(getattr(importlib.import_module(module), function))
     app(args=normalise(arguments) if named in _GO_FLAGS else list(arguments), prog_name="hami")
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from hami.local.run import REFUSED, read_ask
+from hami.local.ask import read_ask
+from hami.local.run import REFUSED
 from hami.model.claim import Mib, Percent
 from hami.model.names import WireError
 from hami.node.simulated import native_dir
