@@ -7,14 +7,15 @@ card. A whole GPU asks for all memory and all cores, alone.
 """
 
 import csv
-from collections.abc import Iterable, Mapping
+import io
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from hami.model.device import Device
 from hami.model.names import DeviceUuid, WireError
 from hami.model.wire import node as node_wire
 from hami.model.wire import pod as keys
-from hami.simulate.workload import Item
+from hami.simulate.workload import MOST_PODS, Item
 from hami.vendors.nvidia import NVIDIA
 
 CARD_MIB: Final = 1000
@@ -22,6 +23,8 @@ SHARERS: Final = 1000
 MOST: Final = 10**12
 MOST_GPUS: Final = 1024
 """GPUs of one node, or of one pod."""
+MOST_DEVICES: Final = 1_000_000
+"""GPUs of all nodes together."""
 
 _NODE_COLUMNS: Final = ("cpu_milli", "memory_mib", "gpu", "model")
 _POD_COLUMNS: Final = ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli")
@@ -29,13 +32,19 @@ _POD_COLUMNS: Final = ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli")
 
 def is_table(text: str) -> bool:
     """Whether a text's first line has the columns of either table."""
-    header = set(text.partition("\n")[0].strip().replace(" ", "").split(","))
+    header = set(text[:4096].partition("\n")[0].strip().replace(" ", "").split(","))
     return header >= set(_NODE_COLUMNS) or header >= set(_POD_COLUMNS)
 
 
 def read_nodes(text: str, file: str) -> tuple[Item, ...]:
     """Node objects of a node table. WireError names file, line and column of a value that cannot be meant."""
-    return tuple(_node(row) for row in _rows(text, file, _NODE_COLUMNS))
+    found, devices = [], 0
+    for row in _rows(text, file, _NODE_COLUMNS):
+        devices += row.whole("gpu", 0, MOST_GPUS)
+        if devices > MOST_DEVICES:
+            raise WireError(f"{row.where}: column gpu", f"at most {MOST_DEVICES:,} GPUs in all")
+        found.append(_node(row))
+    return tuple(found)
 
 
 def read_pods(text: str, file: str, models: Iterable[str]) -> tuple[Item, ...]:
@@ -76,8 +85,9 @@ class _Row:
         return float(self.whole(column, 0, MOST)) if self.text(column) else None
 
 
-def _rows(text: str, file: str, needed: tuple[str, ...]) -> Iterable[_Row]:
-    reader = csv.reader(text.splitlines(), strict=True)
+def _rows(text: str, file: str, needed: tuple[str, ...]) -> Iterator[_Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    found = 0
     try:
         header = [name.strip() for name in next(reader, [])]
         for column in needed:
@@ -88,9 +98,14 @@ def _rows(text: str, file: str, needed: tuple[str, ...]) -> Iterable[_Row]:
                 continue
             if len(values) != len(header):
                 raise WireError(f"{file}:{reader.line_num}", f"{len(header)} columns", f"{len(values)} columns")
+            found += 1
+            if found > MOST_PODS:
+                raise WireError(f"{file}:{reader.line_num}", f"at most {MOST_PODS:,} rows")
             yield _Row(file, reader.line_num, dict(zip(header, values, strict=True)))
     except csv.Error as error:
         raise WireError(f"{file}:{reader.line_num}", f"comma-separated values ({error})") from error
+    if not found:
+        raise WireError(file, "at least one row below the header")
 
 
 def _node(row: _Row) -> Item:
@@ -137,11 +152,14 @@ def _pod(row: _Row, known: list[str]) -> Item:
     requests = {"cpu": f"{row.whole('cpu_milli', 0, MOST)}m", "memory": f"{row.whole('memory_mib', 0, MOST)}Mi"}
     metadata: dict[str, Any] = {"name": row.text("name") or row.where, "annotations": _models(row, known)}
     container = {"name": "main", "resources": {"requests": requests, "limits": limits}}
+    arrives, leaves = row.seconds("creation_time"), row.seconds("deletion_time")
+    if arrives is not None and leaves is not None and leaves < arrives:
+        raise WireError(f"{row.where}: column deletion_time", f"a time from the creation_time {arrives:g} on", leaves)
     return Item(
         where=row.where,
         document={"metadata": metadata, "spec": {"containers": [container]}},
-        arrives=row.seconds("creation_time"),
-        leaves=row.seconds("deletion_time"),
+        arrives=arrives,
+        leaves=leaves,
     )
 
 

@@ -1,152 +1,226 @@
 """One self-contained HTML page of some runs: no script, no font, no image from anywhere; the plots are inline SVG."""
 
-from collections.abc import Callable, Sequence
+import platform
+from collections.abc import Sequence
 from html import escape
-from typing import Final
+from importlib.resources import files
+from pathlib import PurePath
 
-from hami.simulate.replay import Sample
-from hami.simulate.report import Run
-
-_WIDTH: Final = 640
-_HEIGHT: Final = 300
-_LEFT: Final = 52
-_BOTTOM: Final = 40
-_TOP: Final = 12
-_RIGHT: Final = 12
-_COLORS: Final = ("#0b6bcb", "#c4320a", "#067647", "#7a5af8", "#b54708", "#3538cd", "#c11574", "#475467")
-_DASHES: Final = ("", "6 3", "2 3", "8 3 2 3")
-_STYLE: Final = """
-:root{color-scheme:light dark}
-body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.2rem .8rem .2rem 0;text-align:right;border-bottom:1px solid #8884}
-th:first-child,td:first-child,td.text,th.text{text-align:left}
-figure{display:inline-block;margin:0 1rem 1rem 0;vertical-align:top}svg{max-width:100%;height:auto}
-svg text{fill:currentColor;font-size:12px}svg .grid{stroke:#8885;stroke-width:1}
-"""
+from hami.simulate.figures import figures
+from hami.simulate.plots import COLORS, pen
+from hami.simulate.replay import Outcome
+from hami.simulate.report import model_use, order_of
+from hami.simulate.study import Group, Study
+from hami.simulate.unplaced import Unplaced
 
 
-def page(runs: Sequence[Run], refused: Sequence[tuple[str, str]], *, title: str) -> str:
-    """The page. Colors alone never tell two lines apart: their dashes differ too."""
-    many = len(runs) > 1
+def page(study: Study) -> str:
+    """The page. Equal studies give equal pages, but for the seconds that runs took."""
+    title = _title(study)
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>",
-        "<meta name=viewport content='width=device-width,initial-scale=1'>",
-        f"<style>{_STYLE}</style><h1>{escape(title)}</h1>",
-        "<p>A simulation: the placement engine over a described cluster. No device was used.</p>",
-        _legend(runs) if many else "",
-        _plot(runs, "allocated, % of all devices", lambda sample: sample.allocated),
-        _plot(runs, "fragments, % of all devices", lambda sample: sample.fragments),
-        "<h2>Runs</h2>",
-        _table(
-            ("policy", "seed", "pods", "placed", "not placed", "allocated %", "peak %"),
-            [
-                (
-                    run.policy,
-                    "-" if run.seed is None else str(run.seed),
-                    f"{run.outcome.arrived:,}",
-                    f"{run.outcome.placed:,}",
-                    f"{run.outcome.refused:,}",
-                    f"{run.outcome.allocated:.2f}",
-                    f"{run.outcome.peak:.2f}",
-                )
-                for run in runs
-            ],
+        "<!doctype html>",
+        "<html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>",
+        f"<meta name=generator content='hami {escape(study.version)}'>",
+        f"<title>Simulated: {escape(title)}</title><style>{_style()}</style>",
+        _head(study, title),
+        _cards(study),
+        f"<section><h2>As pods arrive</h2>{_legend(study)}<div class=plots>{''.join(figures(study))}</div></section>",
+        _loads(study),
+        _models(study),
+        *(_unplaced(group) for group in study.groups),
+        _remarks("Never tried", "These pods ask for what no scheduler could serve.", study.workload.refused),
+        _remarks("Not read", "These parts of the input count nothing, as in a cluster.", study.workload.problems),
+        _made(study),
+        "</main></html>",
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def _style() -> str:
+    return (files("hami.simulate") / "page.css").read_text(encoding="utf-8").strip()
+
+
+def _title(study: Study) -> str:
+    nodes, pods = (PurePath(source.path).name for source in study.sources)
+    return f"{pods} on {nodes}"
+
+
+def _head(study: Study, title: str) -> str:
+    workload = study.workload
+    models = len({model for run in study.runs for model in run.outcome.models})
+    bound = f" {len(workload.bound):,} pods keep the place they have." if workload.bound else ""
+    return (
+        f"<main><header><p class=badge>Simulated</p><h1>{escape(title)}</h1>"
+        f"<p class=lead>{len(workload.nodes):,} nodes with {workload.devices:,} devices of {models} "
+        f"{'model' if models == 1 else 'models'}; {escape(order_of(study))}.{bound}</p>"
+        f"<p class=lead>{escape(_finding(study))}</p></header>"
+    )
+
+
+def _finding(study: Study) -> str:
+    """The result in a sentence: who hands out most, and how far the last is behind."""
+    ranked = sorted(study.groups, key=lambda group: -_allocated(group))
+    if not ranked:
+        return ""
+    best, last = ranked[0], ranked[-1]
+    when = "on average over time" if study.timed else "in the end"
+    if len(ranked) == 1:
+        return f"{best.policy} hands out {_allocated(best):.2f} % of the devices {when}."
+    ahead = _allocated(best) - _allocated(last)
+    if ahead < 0.005:
+        return f"All policies hand out {_allocated(best):.2f} % of the devices {when}."
+    devices = ahead / 100 * study.workload.devices
+    return (
+        f"{best.policy} hands out most {when}: {_allocated(best):.2f} % of the devices, {ahead:.2f} points "
+        f"({devices:,.1f} devices) more than {last.policy}."
+    )
+
+
+def _allocated(group: Group) -> float:
+    return group.figure(lambda outcome: outcome.allocated if outcome.mean is None else outcome.mean).mean
+
+
+def _cards(study: Study) -> str:
+    return f"<section class=cards>{''.join(_card(study, group, i) for i, group in enumerate(study.groups))}</section>"
+
+
+def _card(study: Study, group: Group, number: int) -> str:
+    def mean(value: str) -> float:
+        return group.figure(lambda outcome: getattr(outcome, value)).mean
+
+    allocated = group.figure(lambda outcome: outcome.allocated if outcome.mean is None else outcome.mean)
+    facts = [
+        ("pods placed", f"{mean('placed'):,.0f} of {mean('arrived'):,.0f}"),
+        ("without a place", f"{mean('refused'):,.0f}"),
+        ("fragments in the end", f"{mean('fragments'):.2f} %"),
+        ("most at a time", f"{mean('peak'):.2f} %"),
+    ]
+    if study.timed:
+        facts.append(("handed out in the end", f"{mean('allocated'):.2f} %"))
+    if allocated.deviation is not None:
+        facts.append(
+            (f"{len(group.runs)} seeds", f"{allocated.low:.2f} to {allocated.high:.2f} %, ± {allocated.deviation:.2f}")
+        )
+    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts)
+    what = "of all devices handed out, mean over time" if study.timed else "of all devices handed out"
+    return (
+        f"<article><h3>{_swatch(number)}{escape(group.policy)}</h3>"
+        f"<p class=figure>{allocated.mean:.2f}<small> %</small></p><p class=what>{what}</p><dl>{rows}</dl></article>"
+    )
+
+
+def _swatch(number: int) -> str:
+    return f"<svg class=swatch viewBox='0 0 36 10' aria-hidden=true><line x1=1 x2=35 y1=5 y2=5 {pen(number)} /></svg>"
+
+
+def _legend(study: Study) -> str:
+    entries = "".join(f"<li>{_swatch(number)}{escape(group.policy)}</li>" for number, group in enumerate(study.groups))
+    quiet = "asked for" if study.timed else "all that is asked for"
+    shade = "<li class=note>shaded: from the lowest seed to the highest</li>" if len(study.seeds) > 1 else ""
+    return f"<ul class=legend>{entries}<li>{_swatch(-1)}{quiet}</li>{shade}</ul>"
+
+
+def _loads(study: Study) -> str:
+    loads = study.loads
+    if not loads:
+        return ""
+    rows = [
+        (group.policy, *("-" if (value := group.at_load(load)) is None else f"{value:.2f}" for load in loads))
+        for group in study.groups
+    ]
+    return (
+        "<section><h2>Handed out at a given load</h2><p>Percent of all devices, when the pods that had come asked for "
+        f"so much of them.</p>{_table(('policy', *(f'{load} %' for load in loads)), rows)}</section>"
+    )
+
+
+def _models(study: Study) -> str:
+    models = {model: use.devices for run in study.runs for model, use in run.outcome.models.items()}
+    if not models:
+        return ""
+    parts = []
+    for model, devices in models.items():
+        bars = "".join(
+            f"<div class=bar><span class=name>{escape(group.policy)}</span>"
+            f"<span class=track><span class='fill c{i % COLORS}' style='width:{percent:.1f}%'></span></span>"
+            f"<span class=value>{percent:.1f} %</span></div>"
+            for i, group in enumerate(study.groups)
+            for percent in [model_use(group, model).mean]
+        )
+        parts.append(f"<div class=model><h3>{escape(model)} <small>{devices:,} devices</small></h3>{bars}</div>")
+    return (
+        "<section><h2>Use by model in the end</h2><p>Percent of a model's devices; a device counts by what of it is "
+        f"scarcest, memory or cores.</p><div class=models>{''.join(parts)}</div></section>"
+    )
+
+
+def _unplaced(group: Group) -> str:
+    run = group.runs[0]
+    kinds = run.outcome.unplaced
+    seed = "" if run.seed is None else f", seed {run.seed}"
+    name = f"{group.policy}{seed}"
+    if not kinds:
+        return f"<section><h2>Without a place: {escape(name)}</h2><p>Every pod found a place.</p></section>"
+    rows = [(kind.asks, f"{kind.count:,}", f"{kind.load:.1f} %", _why(kind), _where(kind)) for kind in kinds]
+    table = _table(
+        ("each asks for", "pods", "first at load", "why the first one was not", "like"), rows, words=(0, 3, 4)
+    )
+    return (
+        f"<section><h2>Without a place: {escape(name)}</h2><p>{_lost(run.outcome)}</p>"
+        f"<details open><summary>{len(kinds):,} kinds of pods</summary>{table}</details></section>"
+    )
+
+
+def _lost(outcome: Outcome) -> str:
+    largest = outcome.unplaced[0]
+    return (
+        f"{outcome.refused:,} of {outcome.arrived:,} pods found no place. Most of one kind, {largest.count:,}, "
+        f"ask for {escape(largest.asks)}."
+    )
+
+
+def _why(kind: Unplaced) -> str:
+    return kind.reason
+
+
+def _where(kind: Unplaced) -> str:
+    path, _, place = kind.where.rpartition("/")
+    return f"{kind.name} ({place if path else kind.where})"
+
+
+def _remarks(title: str, text: str, remarks: Sequence[tuple[str, str]]) -> str:
+    if not remarks:
+        return ""
+    return f"<section><h2>{title}</h2><p>{text}</p>{_table(('where', 'why'), remarks, words=(0, 1))}</section>"
+
+
+def _made(study: Study) -> str:
+    seeds = ", ".join(map(str, study.seeds)) or "none"
+    rows = [
+        ("program", f"hami {study.version}, Python {platform.python_version()}"),
+        ("seeds", seeds),
+        *((f"file {source.path}", f"sha256 {source.sha256}") for source in study.sources),
+        *(
+            (f"{run.policy}{'' if run.seed is None else f', seed {run.seed}'}", f"{run.seconds:.1f} s")
+            for run in study.runs
         ),
     ]
-    for run in runs:
-        name = _name(run)
-        parts.append(f"<h2>Use by model: {escape(name)}</h2>")
-        parts.append(_bars([(model, use.allocated, use.devices) for model, use in run.outcome.models.items()]))
-        if run.outcome.unplaced:
-            parts.append(f"<h2>Not placed: {escape(name)}</h2>")
-            parts.append(
-                _table(
-                    ("like", "asks milli-devices", "pods", "why the first one was not: nodes by reason"),
-                    [
-                        (f"{entry.name} ({entry.where})", f"{entry.milli:,}", f"{entry.count:,}", entry.reason)
-                        for entry in run.outcome.unplaced
-                    ],
-                    text=(0, 3),
-                )
-            )
-    if refused:
-        parts.append("<h2>Never tried</h2>")
-        parts.append(_table(("pod", "why"), list(refused), text=(0, 1)))
-    return "\n".join(parts) + "\n</html>\n"
-
-
-def _name(run: Run) -> str:
-    return run.policy if run.seed is None else f"{run.policy}, seed {run.seed}"
-
-
-def _pen(number: int) -> str:
-    color = _COLORS[number % len(_COLORS)]
-    dash = _DASHES[number // len(_COLORS) % len(_DASHES)] or _DASHES[number % len(_DASHES)]
-    return f"fill='none' stroke='{color}' stroke-width='2'" + (f" stroke-dasharray='{dash}'" if dash else "")
-
-
-def _legend(runs: Sequence[Run]) -> str:
-    entries = "".join(
-        f"<tr><td><svg width=48 height=10><line x1=2 x2=46 y1=5 y2=5 {_pen(i)}/></svg>"
-        f"<td class=text>{escape(_name(run))}"
-        for i, run in enumerate(runs)
-    )
-    return f"<table>{entries}</table>"
-
-
-def _plot(runs: Sequence[Run], label: str, value: Callable[[Sample], float]) -> str:
-    samples = [sample for run in runs for sample in run.outcome.curve]
-    right = max((sample.offered for sample in samples), default=0.0) or 1.0
-    top = max((value(sample) for sample in samples), default=0.0) or 1.0
-    plot_width, plot_height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-
-    def x(offered: float) -> float:
-        return _LEFT + plot_width * offered / right
-
-    def y(height: float) -> float:
-        return _TOP + plot_height * (1 - height / top)
-
-    marks = []
-    for step in range(5):
-        across, up = right * step / 4, top * step / 4
-        marks.append(f"<line class=grid x1={_LEFT} x2={_WIDTH - _RIGHT} y1={y(up):.1f} y2={y(up):.1f} />")
-        marks.append(f"<text x={_LEFT - 6} y={y(up) + 4:.1f} text-anchor=end>{up:.3g}</text>")
-        marks.append(f"<text x={x(across):.1f} y={_HEIGHT - _BOTTOM + 16} text-anchor=middle>{across:.3g}</text>")
-    lines = [
-        f"<polyline {_pen(i)} points='"
-        + " ".join(f"{x(sample.offered):.1f},{y(value(sample)):.1f}" for sample in run.outcome.curve)
-        + "'/>"
-        for i, run in enumerate(runs)
-    ]
     return (
-        f"<figure><figcaption>{escape(label)}</figcaption>"
-        f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' width={_WIDTH} height={_HEIGHT} role=img aria-label='{escape(label)}'>"
-        f"{''.join(marks)}{''.join(lines)}"
-        f"<text x={_LEFT + plot_width / 2:.0f} y={_HEIGHT - 6} text-anchor=middle>offered load, % of all devices</text>"
-        "</svg></figure>"
+        "<section><h2>How this was made</h2>"
+        "<p>No device and no cluster was used: the scheduler's own reading of requests and its placement engine ran "
+        "over the described nodes. Pods came one at a time; one that found no place was not tried again. CPU and memory "
+        "of nodes, node selectors, required node affinity and taints hold; affinity between pods, topology spread, "
+        "preferences, priorities, preemption and quotas are left out, and nothing is said about how fast pods run. "
+        "<em>Fragments</em> are free parts of devices that pods like those that have come could not fill.</p>"
+        f"<pre>{escape(study.command)}</pre>{_table(('what', 'which'), rows, words=(0, 1))}</section>"
     )
 
 
-def _bars(rows: Sequence[tuple[str, float, int]]) -> str:
-    height = 22 * len(rows)
-    bars = []
-    for i, (model, percent, devices) in enumerate(rows):
-        y = 22 * i
-        bars.append(
-            f"<text x=150 y={y + 15} text-anchor=end>{escape(model)}</text>"
-            f"<rect x=156 y={y + 3} width={4 * min(100.0, percent):.1f} height=16 fill='{_COLORS[0]}' />"
-            f"<text x={162 + 4 * min(100.0, percent):.1f} y={y + 15}>{percent:.1f} % of {devices:,}</text>"
-        )
-    return (
-        f"<svg viewBox='0 0 {_WIDTH + 60} {height}' width={_WIDTH + 60} height={height} role=img>{''.join(bars)}</svg>"
-    )
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> str:
+    """A table that scrolls by itself where it is wider than the page; the columns `words` hold text, others numbers."""
 
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int] = (0,)) -> str:
     def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(f"<{tag}{' class=text' if i in text else ''}>{escape(cell)}" for i, cell in enumerate(row))
+        return "".join(f"<{tag}{' class=words' if i in words else ''}>{escape(cell)}" for i, cell in enumerate(row))
 
     body = "".join(f"<tr>{cells('td', row)}" for row in rows)
-    return f"<table><tr>{cells('th', header)}{body}</table>"
+    return f"<div class=scroll><table><thead><tr>{cells('th', header)}</thead><tbody>{body}</tbody></table></div>"

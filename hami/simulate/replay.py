@@ -1,28 +1,27 @@
 """Pods come to a cluster one by one, are placed by the production engine, and may leave again.
 
-What Kubernetes' own scheduler checks before it asks the engine, CPU and memory of the node, is checked here; everything
-else is `hami.alloc` as the scheduler calls it. A pod that fits nowhere is not tried again.
+What Kubernetes' own scheduler checks before it asks the engine (CPU and memory of the node, selectors, taints) is
+checked here; everything else is `hami.alloc` as the scheduler calls it. A pod that fits nowhere is not tried again.
 """
 
 import heapq
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hami.alloc.demand import Kind, kind_of
 from hami.alloc.ledger import Ledger, hold_of
 from hami.alloc.place import place
-from hami.model.claim import Placed, Refused
-from hami.model.host import NO_HOST, Host
+from hami.model.claim import PodRequest, Refused
 from hami.model.names import NodeName, PodUid
 from hami.model.vendor import Registry
+from hami.simulate.constraints import Wish, allowed
+from hami.simulate.room import Room
+from hami.simulate.unplaced import Turned, Unplaced, nodes_by_reason
+from hami.simulate.use import DeviceUse, ModelUse
 from hami.simulate.workload import Task, Workload
 
 SAMPLES: Final = 100
 """Points of the curve of one run."""
-HOST_FULL: Final = "NodeCpuOrMemory"
-"""No node has the CPU and host memory left that the pod asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,35 +40,17 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """The cluster after some arrivals; percent of all its devices."""
+    """The cluster at one moment; percent of all its devices."""
 
+    at: float | None
+    """Seconds of the recording; None where pods come in an order without times."""
     offered: float
-    """Asked for by everything that has arrived and not left."""
+    """Asked for by everything that has arrived and not left, placed or not."""
     allocated: float
     fragments: float
     """Free, but not to be filled by pods as they have been coming."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelUse:
-    """One GPU model at the end of a run."""
-
-    devices: int
-    allocated: float
-    """Percent of these devices' memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unplaced:
-    """Pods of one kind that did not fit."""
-
-    where: str
-    """The first of them in its file."""
-    name: str
-    milli: int
-    count: int
-    reason: str
-    """Why the first one did not: the reason that most nodes gave, with their number."""
+    unplaced: int
+    """Pods that have found no place so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +60,30 @@ class Outcome:
     arrived: int
     placed: int
     refused: int
+    bound: int
+    """Pods that were there before."""
     allocated: float
     """Percent of the cluster's devices handed out at the end."""
+    fragments: float
+    """Percent that is free in the end, but not to be filled by pods as they have been coming."""
     peak: float
     """The most that was handed out at a time."""
+    mean: float | None
+    """The mean over time, from the first arrival to the last; None without times."""
     curve: tuple[Sample, ...]
     models: dict[str, ModelUse]
     unplaced: tuple[Unplaced, ...]
     """By count, most first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stay:
+    """A pod that leaves again."""
+
+    request: PodRequest
+    milli: int
+    node: NodeName | None
+    """None where it found no place: it still asks until then."""
 
 
 class Replay:
@@ -94,154 +91,166 @@ class Replay:
 
     def __init__(self, workload: Workload, registry: Registry, policy: Policy) -> None:
         self._policy = policy
-        self._workload = workload
+        self._milli = max(1, workload.milli)
         self.ledger = Ledger(registry)
-        self._names: list[NodeName] = []
-        self._left: dict[NodeName, Host | None] = {}
-        self._plain: list[NodeName] = []
-        """Nodes without devices: no business of the engine, but pods that ask for none may go there."""
-        self._memory = 0
+        self._use = DeviceUse(workload.nodes)
+        self._leaving: list[tuple[float, int, _Stay]] = []
+        self._turned = Turned()
+        self._offered = 0
+        self._peak = 0.0
+        self._bound = len(workload.bound)
         for record in workload.nodes:
             self.ledger.put_node(record)
-            self._left[record.name] = record.host
-            (self._names if record.inventories else self._plain).append(record.name)
-        self._total = sum(usage.device.memory_mib for name in self._names for usage in self.ledger.usage(name))
-        self._leaving: list[tuple[float, int, Task, NodeName | None]] = []
-        self._held: dict[PodUid, int] = {}
-        self._offered = 0
+        equipped = [(r, site) for r, site in zip(workload.nodes, workload.sites, strict=True) if r.inventories]
+        # Nodes without devices are no business of the engine, but pods that ask for none may go there.
+        plain = [(r, site) for r, site in zip(workload.nodes, workload.sites, strict=True) if not r.inventories]
+        self._room = Room({record.name: record.host for record, _ in equipped})
+        self._plain = Room({record.name: record.host for record, _ in plain})
+        self._sites = [site for _, site in equipped]
+        self._plain_sites = [site for _, site in plain]
+        self._allowed: dict[Wish, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        for pod in workload.bound:
+            self._room_of(pod.node).take(pod.node, pod.host)
+            if pod.record is None:
+                self.ledger.put_guest(pod.uid, pod.node, pod.host)
+            else:
+                self.ledger.put_pod(pod.record)
+                self._use.change(pod.node, self.ledger.held_by(pod.uid), 1)
 
     def run(self, tasks: Sequence[Task]) -> Outcome:
         """Let these pods arrive in this order; those that say when they leave do so, if their arrival has a time."""
         placed = 0
-        peak = 0
-        curve: list[Sample] = []
-        lost: Counter[Kind] = Counter()
-        first: dict[Kind, tuple[Task, str]] = {}
+        # What is bound already is asked for as well, as far as it can be told from what it holds.
+        self._offered = round(self._use.percent * self._milli / 100)
+        self._peak = self._use.percent
+        clock = _Clock(tasks)
         step = max(1, len(tasks) // SAMPLES)
+        curve: list[Sample] = []
         for number, task in enumerate(tasks):
             if task.arrives is not None:
-                self._depart(task.arrives)
-            uid = PodUid(f"{task.request.uid}#{number}")
-            request = replace(task.request, uid=uid)
+                for moment in clock.passed(task.arrives):
+                    self._depart(moment, clock)
+                    curve.append(self._sample(moment))
+                self._depart(task.arrives, clock)
+            request = replace(task.request, uid=PodUid(f"{task.request.uid}#{number}"))
             self.ledger.note(request)
             self._offered += task.milli
-            node, reason = self._place(replace(task, request=request))
-            if node is not None:
-                placed += 1
-                peak = max(peak, self._memory)
-            else:
-                kind = kind_of(request)
-                lost[kind] += 1
-                if kind not in first:
-                    first[kind] = task, self._why(reason)
-            if task.arrives is not None and task.leaves is not None and task.leaves > task.arrives:
-                heapq.heappush(self._leaving, (task.leaves, number, replace(task, request=request), node))
-            if number % step == 0 or number + 1 == len(tasks):
-                curve.append(self._sample())
+            node = self._place(task, request)
+            placed += node is not None
+            if task.arrives is not None and task.leaves is not None:
+                stay = _Stay(request=request, milli=task.milli, node=node)
+                heapq.heappush(self._leaving, (task.leaves, number, stay))
+            self._peak = max(self._peak, self._use.percent)
+            if task.arrives is None and ((number + 1) % step == 0 or number + 1 == len(tasks)):
+                curve.append(self._sample(None))
+        if tasks and (end := tasks[-1].arrives) is not None:
+            curve.append(self._sample(end))
         return Outcome(
+            fragments=100 * self.ledger.fragments() / self._milli,
             arrived=len(tasks),
             placed=placed,
             refused=len(tasks) - placed,
-            allocated=self._percent(self._memory),
-            peak=self._percent(peak),
+            bound=self._bound,
+            allocated=self._use.percent,
+            peak=self._peak,
+            mean=clock.mean,
             curve=tuple(curve),
-            models=self._models(),
-            unplaced=tuple(
-                Unplaced(
-                    where=first[kind][0].where,
-                    name=str(first[kind][0].request.key),
-                    milli=first[kind][0].milli,
-                    count=count,
-                    reason=first[kind][1],
-                )
-                for kind, count in lost.most_common()
-            ),
+            models=self._use.by_model(),
+            unplaced=self._turned.listed(),
         )
 
-    def _place(self, task: Task) -> tuple[NodeName | None, Refused | None]:
-        request = task.request
-        if not request.vendors:
-            for name in self._plain:
-                if self._has_room(name, request.host):
-                    self._settle(name, request.host)
-                    return name, None
-        candidates = [name for name in self._names if self._has_room(name, request.host)]
-        if not candidates:
-            return None, None
-        verdict = place(
-            self.ledger, request, candidates, node_policy=self._policy.nodes, card_policy=self._policy.cards
-        )
-        match verdict:
-            case Refused():
-                return None, verdict
-            case Placed():
-                name = verdict.assignment.node
-                self._settle(name, request.host)
+    def _place(self, task: Task, request: PodRequest) -> NodeName | None:
+        equipped, plain = self._places(task.wish)
+        if not request.vendors and (free := self._plain.fitting(request.host, plain)):
+            self._plain.take(free[0], request.host)
+            self.ledger.put_guest(request.uid, free[0], request.host)
+            return free[0]
+        candidates = self._room.fitting(request.host, equipped)
+        verdict: Refused | None = None
+        if candidates:
+            found = place(
+                self.ledger, request, candidates, node_policy=self._policy.nodes, card_policy=self._policy.cards
+            )
+            if not isinstance(found, Refused):
+                node = found.assignment.node
+                self._room.take(node, request.host)
                 if request.vendors:
-                    self.ledger.put_pod(hold_of(request, verdict.assignment))
-                    taken = sum(held.memory_mib for held in self.ledger.held_by(request.uid).values())
-                    self._held[request.uid] = taken
-                    self._memory += taken
+                    self.ledger.put_pod(hold_of(request, found.assignment))
+                    self._use.change(node, self.ledger.held_by(request.uid), 1)
                 else:
-                    self.ledger.put_guest(request.uid, name, request.host)
-                return name, None
+                    self.ledger.put_guest(request.uid, node, request.host)
+                return node
+            verdict = found
+        may = len(self._sites) if equipped is None else len(equipped)
+        self._turned.add(
+            task,
+            100 * self._offered / self._milli,
+            lambda: nodes_by_reason(verdict, full=may - len(candidates), unselected=len(self._sites) - may),
+        )
+        return None
 
-    def _depart(self, now: float) -> None:
+    def _depart(self, now: float, clock: "_Clock") -> None:
         while self._leaving and self._leaving[0][0] <= now:
-            _, _, task, node = heapq.heappop(self._leaving)
-            self._offered -= task.milli
-            if node is None:
+            moment, _, stay = heapq.heappop(self._leaving)
+            clock.hold(moment, self._use.percent)
+            self._offered -= stay.milli
+            if stay.node is None:
                 continue
-            uid = task.request.uid
+            uid = stay.request.uid
+            self._use.change(stay.node, self.ledger.held_by(uid), -1)
             self.ledger.drop_pod(uid)
             self.ledger.drop_guest(uid)
-            self._memory -= self._held.pop(uid, 0)
-            left = self._left[node]
-            if left is not None:
-                self._left[node] = left.plus(task.request.host)
+            self._room_of(stay.node).give(stay.node, stay.request.host)
+        clock.hold(now, self._use.percent)
 
-    def _has_room(self, name: NodeName, host: Host) -> bool:
-        left = self._left[name]
-        return host == NO_HOST or left is None or left.covers(host)
-
-    def _settle(self, name: NodeName, host: Host) -> None:
-        left = self._left[name]
-        if left is not None:
-            self._left[name] = left.minus(host)
-
-    def _why(self, refused: Refused | None) -> str:
-        if refused is None:
-            return HOST_FULL
-        # Each card of a node has its own reason; the node is told by the one that most of its cards give.
-        words = Counter(
-            max(refusal.counts, key=lambda why: refusal.counts[why]).word
-            for refusal in refused.refusals.values()
-            if refusal.counts
+    def _places(self, wish: Wish) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+        """Which nodes a pod may go to, with devices and without; None = all, when nothing stands against any."""
+        if wish not in self._allowed:
+            self._allowed[wish] = allowed(wish, self._sites), allowed(wish, self._plain_sites)
+        equipped, plain = self._allowed[wish]
+        return (
+            None if len(equipped) == len(self._sites) else equipped,
+            None if len(plain) == len(self._plain_sites) else plain,
         )
-        if short := len(self._names) - len(refused.refusals):
-            words[HOST_FULL] += short
-        return ", ".join(f"{count} {word}" for word, count in words.most_common(3))
 
-    def _sample(self) -> Sample:
+    def _room_of(self, node: NodeName) -> Room:
+        return self._room if node in self._room else self._plain
+
+    def _sample(self, at: float | None) -> Sample:
         return Sample(
-            offered=100 * self._offered / max(1, self._workload.milli),
-            allocated=self._percent(self._memory),
-            fragments=100 * self.ledger.fragments() / max(1, self._workload.milli),
+            at=at,
+            offered=100 * self._offered / self._milli,
+            allocated=self._use.percent,
+            fragments=100 * self.ledger.fragments() / self._milli,
+            unplaced=self._turned.total,
         )
 
-    def _models(self) -> dict[str, ModelUse]:
-        memory: Counter[str] = Counter()
-        used: Counter[str] = Counter()
-        devices: Counter[str] = Counter()
-        for name in self._names:
-            for usage in self.ledger.usage(name):
-                devices[usage.device.model] += 1
-                memory[usage.device.model] += usage.device.memory_mib
-                used[usage.device.model] += usage.used_memory_mib
-        return {
-            model: ModelUse(devices=count, allocated=100 * used[model] / max(1, memory[model]))
-            for model, count in sorted(devices.items())
-        }
 
-    def _percent(self, memory_mib: int) -> float:
-        return 100 * memory_mib / max(1, self._total)
+class _Clock:
+    """Times of a run: evenly spaced moments for samples, and the mean of what was handed out."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        times = [task.arrives for task in tasks if task.arrives is not None]
+        self._start, self._end = (times[0], times[-1]) if times else (0.0, 0.0)
+        self._ticks = [self._start + (self._end - self._start) * i / SAMPLES for i in range(SAMPLES)]
+        self._next = 0
+        self._now = self._start
+        self._area = 0.0
+
+    def passed(self, now: float) -> list[float]:
+        """The moments for samples that lie before `now` and were not given before."""
+        first = self._next
+        while self._next < len(self._ticks) and self._ticks[self._next] < now:
+            self._next += 1
+        return self._ticks[first : self._next]
+
+    def hold(self, until: float, percent: float) -> None:
+        """This much has been handed out since the last call."""
+        if until > self._now:
+            self._area += percent * (until - self._now)
+            self._now = until
+
+    @property
+    def mean(self) -> float | None:
+        length = self._end - self._start
+        return self._area / length if length > 0 else None

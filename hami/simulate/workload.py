@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Final
 
-from hami.alloc.record import read_node
-from hami.alloc.request import RequestError, read_request
-from hami.model.claim import Percent, PodRequest
+from hami.alloc import host
+from hami.alloc.record import read_node, read_pod
+from hami.alloc.request import RequestError, pod_uid, read_request
+from hami.model.claim import Percent, PodRecord, PodRequest
 from hami.model.device import NodeRecord
-from hami.model.names import WireError
+from hami.model.host import Host
+from hami.model.names import NodeName, PodUid, WireError
 from hami.model.vendor import Registry
+from hami.simulate.constraints import ANY_NODE, Site, Wish, read_site, read_wish
 
 Document = Mapping[str, Any]
 MOST_PODS: Final = 2_000_000
@@ -31,6 +34,8 @@ class Item:
     arrives: float | None = None
     """Seconds since the start of the recording; None = it does not say."""
     leaves: float | None = None
+    finished: bool = False
+    """It has run and holds nothing any more: it only comes when pods come by their times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +46,22 @@ class Task:
     request: PodRequest
     milli: int
     """Thousandths of a device that it asks for, on a device of usual memory."""
-    arrives: float | None
-    leaves: float | None
+    arrives: float | None = None
+    leaves: float | None = None
+    finished: bool = False
+    wish: Wish = ANY_NODE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """A pod that has its place already and keeps it."""
+
+    where: str
+    uid: PodUid
+    node: NodeName
+    host: Host
+    record: PodRecord | None
+    """What it holds of devices; None = nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +69,14 @@ class Workload:
     """Everything a run needs; equal for every policy and seed."""
 
     nodes: tuple[NodeRecord, ...]
+    sites: tuple[Site, ...]
+    """Labels and taints, one a node."""
     tasks: tuple[Task, ...]
+    bound: tuple[Bound, ...]
     refused: tuple[tuple[str, str], ...]
     """Pods whose request cannot be served as written: where they stand, and why."""
+    problems: tuple[tuple[str, str], ...]
+    """Parts of nodes and of bound pods that cannot be read, and so count nothing, as in a cluster."""
     devices: int
 
     @property
@@ -69,19 +93,55 @@ class Order(enum.Enum):
     TIME = "time"
 
 
-def read_workload(nodes: Sequence[Item], pods: Sequence[Item], registry: Registry) -> Workload:
-    """Read API objects as the scheduler does. WireError names the place of a node that cannot be used."""
-    records = []
+def read_workload(
+    nodes: Sequence[Item], pods: Sequence[Item], registry: Registry, *, keep_bound: bool = False
+) -> Workload:
+    """Read API objects as the scheduler does. WireError names the place of what no cluster would have.
+
+    With `keep_bound`, pods that are bound to one of the nodes keep their place and devices, and do not arrive.
+    """
+    records: list[NodeRecord] = []
+    sites: list[Site] = []
+    problems: list[tuple[str, str]] = []
+    first: dict[NodeName, str] = {}
     for item in nodes:
-        record, problems = read_node(item.document, registry)
-        if problems:
-            raise WireError(f"{item.where}: {problems[0].field}", problems[0].expected, problems[0].got)
+        record, wrong = read_node(item.document, registry)
+        if not record.name:
+            raise WireError(f"{item.where}: metadata.name", "a name")
+        if record.name in first:
+            raise WireError(
+                f"{item.where}: metadata.name", f"another name than that of {first[record.name]}", record.name
+            )
+        first[record.name] = item.where
+        problems += [(f"{item.where}: node {record.name}", str(problem)) for problem in wrong]
         records.append(record)
+        sites.append(read_site(item.document, item.where))
     memory = [device.memory_mib for record in records for part in record.inventories for device in part.devices]
-    usual = sum(memory) / len(memory) if memory else 1.0
+    if not memory:
+        reason = f" ({'; '.join(problem for _, problem in problems[:3])})" if problems else ""
+        raise WireError(nodes[0].where if nodes else "nodes", f"a registered device on one of the nodes{reason}")
+    usual = sum(memory) / len(memory)
     tasks: list[Task] = []
+    bound: list[Bound] = []
     refused: list[tuple[str, str]] = []
     for item in pods:
+        node = _node_of(item.document) if keep_bound and not item.finished else None
+        if node is not None:
+            holding, wrong = read_pod(item.document, registry)
+            problems += [(item.where, str(problem)) for problem in wrong]
+            if node not in first:
+                problems.append((item.where, f"bound to {node}, which is not among the nodes"))
+                continue
+            bound.append(
+                Bound(
+                    where=item.where,
+                    uid=pod_uid(item.document),
+                    node=node,
+                    host=host.asked(item.document),
+                    record=holding,
+                )
+            )
+            continue
         try:
             request = read_request(item.document, registry)
         except RequestError as error:
@@ -94,9 +154,25 @@ def read_workload(nodes: Sequence[Item], pods: Sequence[Item], registry: Registr
                 milli=size_of(request, usual),
                 arrives=item.arrives,
                 leaves=item.leaves,
+                finished=item.finished,
+                wish=read_wish(item.document, item.where),
             )
         )
-    return Workload(nodes=tuple(records), tasks=tuple(tasks), refused=tuple(refused), devices=len(memory))
+    return Workload(
+        nodes=tuple(records),
+        sites=tuple(sites),
+        tasks=tuple(tasks),
+        bound=tuple(bound),
+        refused=tuple(refused),
+        problems=tuple(problems),
+        devices=len(memory),
+    )
+
+
+def _node_of(pod: Document) -> NodeName | None:
+    spec = pod.get("spec")
+    name = spec.get("nodeName") if isinstance(spec, Mapping) else None
+    return NodeName(name) if isinstance(name, str) and name else None
 
 
 def size_of(request: PodRequest, usual_mib: float) -> int:
@@ -113,10 +189,11 @@ def arrivals(workload: Workload, order: Order, *, seed: int | None = None, load:
     """The tasks in the order in which they come; only by time do they also leave.
 
     With `load`, tasks are dropped at random, or copies of random ones appended, until together they ask for that
-    multiple of the cluster's devices. Equal seeds give equal orders. WireError where the list allows no such load.
+    multiple of the cluster's devices. Equal seeds give equal orders; no seed acts as 0. WireError where the list allows
+    no such load.
     """
     tasks = list(workload.tasks)
-    random = Random(seed)
+    random = Random(0 if seed is None else seed)
     if order is Order.TIME:
         if missing := [task.where for task in tasks if task.arrives is None]:
             raise WireError(missing[0], "an arrival time, because the order is by time")
@@ -124,17 +201,17 @@ def arrivals(workload: Workload, order: Order, *, seed: int | None = None, load:
         if load is not None:
             raise WireError("load", "no load to tune to when pods come and leave by time", load)
         return tasks
-    staying = [replace(task, arrives=None, leaves=None) for task in tasks]
+    staying = [replace(task, arrives=None, leaves=None) for task in tasks if not task.finished]
     tasks = list(staying)
     if order is Order.SHUFFLE:
         random.shuffle(tasks)
     if load is None:
         return tasks
     asked, goal = sum(task.milli for task in tasks), load * workload.milli
-    while asked > goal and tasks:
+    while asked > goal:
         dropped = tasks.pop(random.randrange(len(tasks)))
         asked -= dropped.milli
-    if asked < goal and not any(task.milli for task in workload.tasks):
+    if asked < goal and not any(task.milli for task in staying):
         raise WireError("load", "pods that ask for devices", load)
     while asked < goal:
         copied = random.choice(staying)
