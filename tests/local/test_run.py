@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,45 +17,13 @@ from hami.local.run import REFUSED
 from hami.model.claim import Mib, Percent
 from hami.model.names import WireError
 from hami.node.simulated import native_dir
-
-ROOT = Path(__file__).parents[2]
-PROBE = str(native_dir() / "sim" / "gpuprobe")
+from tests.local.commands import PROBE, ROOT, Hami
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Path:
-    path = tmp_path / "machine.yaml"
-    path.write_text("name: bench\ndevices:\n- {model: Tesla T4, count: 2}\n")
-    return path
-
-
-@pytest.fixture
-def hami(tmp_path: Path) -> Any:
-    """`hami(*words)`: start the command with a ledger of its own."""
-    environment = {**os.environ, "HAMI_LOCAL_DIR": str(tmp_path / "ledger")}
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*words: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hami", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            cwd=ROOT,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
+def hami(tmp_path: Path) -> Iterator[Hami]:
+    with Hami(tmp_path) as command:
+        yield command
 
 
 @pytest.mark.parametrize(
@@ -96,38 +65,99 @@ def test_the_demo_ends_well() -> None:
     assert "WRONG" not in done.stdout
 
 
-def test_the_program_keeps_its_exit_code_and_its_arguments(hami: Any, machine: Path) -> None:
-    words = ["run", "--simulate", str(machine), "--gpumem", "100", "--", "sh", "-c", 'echo "$1"; exit 7', "x", "--gpus"]
-    code, out, err = finish(hami(*words))
+def test_the_program_keeps_its_exit_code_and_its_arguments(hami: Hami) -> None:
+    code, out, err = hami.finish(
+        hami.run("--gpumem", "100", "--", "sh", "-c", 'echo "$1"; exit 7', "x", "--gpus", "--help")
+    )
     assert (code, out) == (7, "--gpus\n"), err
 
 
-def test_a_missing_program_is_said_and_nothing_stays(hami: Any, machine: Path) -> None:
-    code, _, err = finish(hami("run", "--simulate", str(machine), "--gpumem", "100", "--", "no-such-program"))
+def test_what_follows_the_programs_name_is_the_programs(hami: Hami) -> None:
+    code, out, err = hami.finish(hami.run("--gpumem", "100", "echo", "--gpus", "--help"))
+    assert (code, out) == (0, "--gpus --help\n"), err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--gpumen", "3000", "--", "true"], "--gpumen"),
+        (["--gpus", "many", "--", "true"], "--gpus"),
+        (["--gpucores", "101", "--", "true"], "--gpucores: expected a percentage from 0 to 100, got 101"),
+        (["--simulate", "/no/such/file", "--", "true"], "--simulate: expected a machine's description"),
+        ([], "CMD"),
+    ],
+)
+def test_a_wrong_word_is_named(hami: Hami, words: list[str], named: str) -> None:
+    code, out, err = hami.finish(hami.start("run", *words, COLUMNS="200"))
+    assert (code, out) == (2, "")
+    assert named in err
+
+
+def test_the_program_has_the_signals_and_files_it_would_have_without_us(hami: Hami) -> None:
+    """Python ignores SIGPIPE, and what is ignored stays so in an executed program."""
+    # Both looked at by a program that is not Python, since that changes its own signals.
+    words = ["sh", "-c", "ls /proc/$$/fd | tr '\\n' ' '; grep -E 'SigIgn|SigBlk|Umask' /proc/$$/status"]
+    code, beneath, err = hami.finish(hami.run("--gpumem", "100", "--", *words))
+    assert code == 0, err
+    plain = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
+    assert beneath == plain.stdout
+
+
+def test_inside_itself_it_says_no(hami: Hami) -> None:
+    inner = [sys.executable, "-m", "hami", "run", "--simulate", str(hami.machine), "--", "true"]
+    code, _, err = hami.finish(hami.run("--gpumem", "100", "--", *inner))
+    assert code == 69
+    assert "already inside `hami run`" in err
+
+
+def test_a_missing_program_is_said_and_nothing_stays(hami: Hami) -> None:
+    code, _, err = hami.finish(hami.run("--gpumem", "100", "--", "no-such-program"))
     assert code == 127
     assert "no-such-program" in err
-    assert json.loads(finish(hami("ps", "--json"))[1]) == []
+    assert hami.ps() == []
+    (hami.directory / "text").write_text("")
+    assert hami.finish(hami.run("--gpumem", "100", "--", str(hami.directory / "text")))[0] == 126
 
 
-def test_a_killed_program_gives_its_part_back(hami: Any, machine: Path) -> None:
-    whole = ["run", "--simulate", str(machine), "--gpus", "2", "--", PROBE, "hold", "15000", "30"]
-    first = hami(*whole)
+def test_a_killed_program_gives_its_part_back(hami: Hami) -> None:
+    whole = ["--gpus", "2", "--", PROBE, "hold", "15000", "30"]
+    first = hami.run(*whole)
     deadline = time.monotonic() + 20
-    while not (running := json.loads(finish(hami("ps", "--json"))[1])):
+    while not (running := hami.ps()):
         assert time.monotonic() < deadline, "the program never appeared"
     assert [share["memory_mib"] for share in running[0]["shares"]] == [15360, 15360]
-    code, _, err = finish(hami(*whole))
+    code, _, err = hami.finish(hami.run(*whole))
     assert code == REFUSED
     assert "refused" in err
     first.send_signal(signal.SIGKILL)
     first.wait()
-    code, out, err = finish(hami(*whole[:-1], "0"))
+    code, out, err = hami.finish(hami.run(*whole[:-1], "0"))
     assert code == 0, err
     assert json.loads(out)["result"] == "CUDA_SUCCESS"
 
 
-def test_a_bad_description_names_its_field(hami: Any, machine: Path) -> None:
-    machine.write_text("devices: 5\n")
-    code, _, err = finish(hami("run", "--simulate", str(machine), "--", "true"))
+def test_a_daemon_keeps_what_it_uses_when_its_starter_ends(hami: Hami) -> None:
+    """The shell ends at once; the probe it left behind has the device, so nobody else is given it."""
+    out = hami.directory / "out"
+    daemon = f"setsid {PROBE} hold 15000 8 >{out} 2>&1 & until grep -q SUCCESS {out}; do sleep 0.1; done"
+    code, _, err = hami.finish(hami.run("--gpus", "2", "--", "sh", "-c", daemon))
+    assert code == 0, err
+    (left,) = hami.ps()
+    assert sum(left["used_mib"].values()) == 15000
+    assert hami.finish(hami.run("--gpumem", "100", "--", "true"))[0] == REFUSED
+    code, _, err = hami.finish(hami.run("--wait", "--gpumem", "100", "--", "true"))
+    assert code == 0, err
+
+
+def test_a_bad_description_names_its_field(hami: Hami) -> None:
+    hami.machine.write_text("devices: 5\n")
+    code, _, err = hami.finish(hami.run("--", "true"))
     assert code == 2
     assert "devices" in err
+
+
+def test_without_a_driver_it_says_so(hami: Hami) -> None:
+    code, _, err = hami.finish(hami.start("run", "--", "true", LD_LIBRARY_PATH=str(native_dir() / "sim")))
+    assert code == 69
+    assert "no NVIDIA driver here" in err
+    assert "--simulate" in err
