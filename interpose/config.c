@@ -42,7 +42,7 @@ static int read_word(const char *text, const char *const words[], int count)
 }
 
 enum device_key { DEVICE_UUID, DEVICE_MEMORY, DEVICE_CORES, DEVICE_ENFORCER, DEVICE_KEYS };
-enum plain_key { PLAIN_POLICY, PLAIN_PRIORITY, PLAIN_OVERSUBSCRIBE, PLAIN_REGION, PLAIN_KEYS };
+enum plain_key { PLAIN_POLICY, PLAIN_PRIORITY, PLAIN_OVERSUBSCRIBE, PLAIN_REGION, PLAIN_ACCOUNTING, PLAIN_KEYS };
 
 struct grant_reader {
     struct config *config;
@@ -81,6 +81,8 @@ static bool read_device_value(struct config *config, int i, enum device_key key,
     return false;
 }
 
+static const char *const accountings[] = {"with-overhead", "requested", "strict"};
+
 static bool read_plain_value(struct config *config, enum plain_key key, const char *value)
 {
     static const char *const policies[] = {"default", "force", "disable"};
@@ -98,12 +100,18 @@ static bool read_plain_value(struct config *config, enum plain_key key, const ch
         config->plan.priority = (int32_t)number;
         return true;
     case PLAIN_OVERSUBSCRIBE:
-        return read_word(value, truths, 2) >= 0;
+        word = read_word(value, truths, 2);
+        config->oversubscribe = word == 1;
+        return word >= 0;
     case PLAIN_REGION:
         if (value[0] != '/' || strlen(value) >= sizeof config->region)
             return false;
         strcpy(config->region, value);
         return true;
+    case PLAIN_ACCOUNTING:
+        word = read_word(value, accountings, 3);
+        config->accounting = (enum config_accounting)(word < 0 ? 0 : word);
+        return word >= 0;
     case PLAIN_KEYS:
         break;
     }
@@ -126,7 +134,7 @@ static int split_device_key(const char *key, const char **name)
 static bool read_entry(struct grant_reader *reader, const char *key, const char *value)
 {
     static const char *const device_keys[] = {"uuid", "memory_mib", "cores", "enforced_by"};
-    static const char *const plain_keys[] = {"policy", "priority", "oversubscribe", "region"};
+    static const char *const plain_keys[] = {"policy", "priority", "oversubscribe", "region", "accounting"};
     const char *name = NULL;
     int device = split_device_key(key, &name);
     if (device == -2)
@@ -271,6 +279,8 @@ static bool read_environment(struct config *config)
     config->policy = policy && strcasecmp(policy, "force") == 0     ? POLICY_FORCE
                      : policy && strcasecmp(policy, "disable") == 0 ? POLICY_DISABLE
                                                                     : POLICY_DEFAULT;
+    const char *oversubscribe = getenv("CUDA_OVERSUBSCRIBE");
+    config->oversubscribe = oversubscribe && (strcasecmp(oversubscribe, "true") == 0 || strcmp(oversubscribe, "1") == 0);
     read_uuids(getenv("NVIDIA_VISIBLE_DEVICES"), &config->plan);
     read_uuids(getenv("HAMI_DEVICE_UUIDS"), &config->plan);
     bool any = false;
@@ -315,10 +325,18 @@ static void read_contract(const struct config_sources *sources, struct config *c
     config->verdict = config->region[0] ? CONFIG_LIMITS : CONFIG_ABSENT;
 }
 
+/* What is shown, or a stricter rule: a container may choose that for itself, unless its grant does. */
+static enum config_accounting own_accounting(void)
+{
+    const char *word = getenv("HAMI_MEMORY_ACCOUNTING");
+    int known = word ? read_word(word, accountings, 3) : -1;
+    return (enum config_accounting)(known < 0 ? ACCOUNTING_WITH_OVERHEAD : known);
+}
+
 void config_read(const struct config_sources *sources, struct config *config)
 {
     int saved = errno;
-    *config = (struct config){.plan = {.priority = 1}};
+    *config = (struct config){.plan = {.priority = 1}, .accounting = own_accounting()};
     struct stat st;
     const char *named = getenv("HAMI_GRANT");
     if (sources->grant_directory && stat(sources->grant_directory, &st) == 0 && S_ISDIR(st.st_mode)) {

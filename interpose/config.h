@@ -33,11 +33,20 @@ enum config_enforcer {
     ENFORCED_BY_MPS,    /* memory and compute caps are the MPS server's; we show the view */
 };
 
+/* What becomes of contexts and loaded code. */
+enum config_accounting {
+    ACCOUNTING_WITH_OVERHEAD, /* shown as used; not a reason to refuse anything */
+    ACCOUNTING_REQUESTED,     /* not shown */
+    ACCOUNTING_STRICT,        /* shown, and part of the limit */
+};
+
 struct config {
     enum config_verdict verdict;
     enum config_policy policy;
     struct region_plan plan;
     enum config_enforcer enforcer[REGION_DEVICES];
+    enum config_accounting accounting;
+    bool oversubscribe; /* memory may stand in the host's when the device is full */
     bool granted; /* from a grant file: its limits outrank what the region says */
     char region[4096];
     char reason[256]; /* of CONFIG_CLOSED */

@@ -41,9 +41,16 @@ void context_forget(void)
         primary[i] = NULL;
 }
 
+/* ---- ends */
+
 static void refund(const struct live *entry)
 {
     account_refund(&process.region, entry->device, entry->bytes);
+}
+
+static void end_module(const struct live *entry)
+{
+    account_end_overhead(&process.region, entry->device, ACCOUNT_MODULE, entry->bytes);
 }
 
 /* The driver has freed what belonged to the context. Memory of cuMemCreate and of pools belongs to no context. */
@@ -55,6 +62,10 @@ static void ended(CUcontext context)
     __atomic_add_fetch(&generation, 1, __ATOMIC_RELEASE);
     live_take_owned(LIVE_LINEAR, owner, refund);
     live_take_owned(LIVE_ARRAY, owner, refund);
+    live_take_owned(LIVE_MODULE, owner, end_module);
+    struct live entry;
+    if (live_take(LIVE_CONTEXT, owner, &entry))
+        account_end_overhead(&process.region, entry.device, ACCOUNT_CONTEXT, entry.bytes);
     cost_drop_context(context);
     pool_refresh();
 }
@@ -82,26 +93,118 @@ static bool known(CUdevice device)
     return device >= 0 && device < PROCESS_DEVICES;
 }
 
+/* ---- what a context takes: counted once, by an estimate, however often it is retained */
+
+struct admission {
+    struct target target;
+    uint64_t bytes; /* counted for a context that may come */
+};
+
+/* False: with strict accounting there is no room for another context. */
+static bool admit(CUdevice device, struct admission *admission)
+{
+    *admission = (struct admission){.target = target_device(device)};
+    int index = admission->target.device;
+    if (index < 0)
+        return true;
+    admission->bytes = account_context_bytes(&process.region, index);
+    return account_add_overhead(&process.region, index, ACCOUNT_CONTEXT, admission->bytes, process_cap(index));
+}
+
+static void withdraw(const struct admission *admission)
+{
+    if (admission->bytes)
+        account_end_overhead(&process.region, admission->target.device, ACCOUNT_CONTEXT, admission->bytes);
+}
+
+/* Two threads may both have made way for the one primary context. */
+static void settle(CUresult rc, CUcontext context, const struct admission *admission)
+{
+    struct live entry = {.kind = LIVE_CONTEXT,
+                         .key = (uint64_t)(uintptr_t)context,
+                         .bytes = admission->bytes,
+                         .device = (int16_t)admission->target.device};
+    if (rc != CUDA_SUCCESS || (admission->bytes && !live_add_new(entry)))
+        withdraw(admission);
+}
+
+static CUresult created(CUresult rc, CUcontext *context, const struct admission *admission)
+{
+    settle(rc, rc == CUDA_SUCCESS ? *context : NULL, admission);
+    return rc;
+}
+
+#define CREATE(function, device, call)                                                                                 \
+    do {                                                                                                               \
+        NEED_CUDA(function);                                                                                           \
+        struct admission admission;                                                                                    \
+        if (!context)                                                                                                  \
+            return FORWARD(call);                                                                                      \
+        if (!admit(device, &admission))                                                                                \
+            return CUDA_ERROR_OUT_OF_MEMORY;                                                                           \
+        return created(FORWARD(call), context, &admission);                                                            \
+    } while (0)
+
+CUresult cuCtxCreate(CUcontext *context, unsigned int flags, CUdevice device)
+{
+    CREATE(cuCtxCreate, device, cuCtxCreate(context, flags, device));
+}
+
+CUresult cuCtxCreate_v2(CUcontext *context, unsigned int flags, CUdevice device)
+{
+    CREATE(cuCtxCreate_v2, device, cuCtxCreate_v2(context, flags, device));
+}
+
+CUresult cuCtxCreate_v3(CUcontext *context, CUexecAffinityParam *affinities, int count, unsigned int flags,
+                        CUdevice device)
+{
+    CREATE(cuCtxCreate_v3, device, cuCtxCreate_v3(context, affinities, count, flags, device));
+}
+
+CUresult cuCtxCreate_v4(CUcontext *context, CUctxCreateParams *parameters, unsigned int flags, CUdevice device)
+{
+    CREATE(cuCtxCreate_v4, device, cuCtxCreate_v4(context, parameters, flags, device));
+}
+
+/* ---- primary contexts */
+
+static bool is_active(CUdevice device)
+{
+    unsigned int flags;
+    int active = 0;
+    return real.cuDevicePrimaryCtxGetState &&
+           FORWARD(cuDevicePrimaryCtxGetState(device, &flags, &active)) == CUDA_SUCCESS && active;
+}
+
+static void note_primary(CUdevice device, CUcontext context)
+{
+    if (known(device))
+        __atomic_store_n(&primary[device], context, __ATOMIC_RELEASE);
+}
+
+static CUcontext take_primary(CUdevice device)
+{
+    return known(device) ? __atomic_exchange_n(&primary[device], NULL, __ATOMIC_ACQ_REL) : NULL;
+}
+
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
     NEED_CUDA(cuDevicePrimaryCtxRetain);
+    struct admission admission = {.target.device = DEVICE_FREE};
+    if (context && !is_active(device) && !admit(device, &admission))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult rc = FORWARD(cuDevicePrimaryCtxRetain(context, device));
-    if (rc == CUDA_SUCCESS && known(device))
-        primary[device] = *context;
+    settle(rc, rc == CUDA_SUCCESS ? *context : NULL, &admission);
+    if (rc == CUDA_SUCCESS)
+        note_primary(device, *context);
     return rc;
 }
 
 /* After a release or reset: the primary context may be gone now. */
 static CUresult released(CUresult rc, CUdevice device)
 {
-    unsigned int flags;
-    int active = 1;
-    if (rc != CUDA_SUCCESS || !known(device) || !primary[device] || !real.cuDevicePrimaryCtxGetState)
-        return rc;
-    if (FORWARD(cuDevicePrimaryCtxGetState(device, &flags, &active)) == CUDA_SUCCESS && !active) {
-        ended(primary[device]);
-        primary[device] = NULL;
-    }
+    if (rc == CUDA_SUCCESS && known(device) && !is_active(device))
+        ended(take_primary(device));
     return rc;
 }
 
@@ -120,10 +223,8 @@ CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 /* A reset frees everything of the context even while others retain it. */
 static CUresult reset(CUresult rc, CUdevice device)
 {
-    if (rc == CUDA_SUCCESS && known(device)) {
-        ended(primary[device]);
-        primary[device] = NULL;
-    }
+    if (rc == CUDA_SUCCESS)
+        ended(take_primary(device));
     return rc;
 }
 

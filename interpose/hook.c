@@ -43,7 +43,7 @@ static const struct call calls[] = {
 
 /* ---- names: open addressing, filled at the first look-up */
 
-enum { NAME_SLOTS = 512 }; /* at least three times the rows, so that a miss ends at once */
+enum { NAME_SLOTS = 1024 }; /* at least three times the rows, so that a miss ends at once */
 _Static_assert(HOOK_COUNT * 3 < NAME_SLOTS, "the name tables are too full");
 
 struct name_table {

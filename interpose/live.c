@@ -52,19 +52,33 @@ static bool grow(struct part *part)
     return true;
 }
 
-bool live_add(struct live entry)
+static bool add(struct live entry, bool replace)
 {
     uint64_t hash = hash_of(entry.kind, entry.key);
     struct part *part = part_of(hash);
     pthread_mutex_lock(&part->lock);
     bool room = part->count + 1 <= part->room / 4 * 3 || grow(part);
+    bool added = false;
     if (room) {
         uint32_t at = seek(part, entry.kind, entry.key, hash);
-        part->count += part->slots[at].key == 0;
-        part->slots[at] = entry;
+        added = replace || part->slots[at].key == 0;
+        if (added) {
+            part->count += part->slots[at].key == 0;
+            part->slots[at] = entry;
+        }
     }
     pthread_mutex_unlock(&part->lock);
-    return room;
+    return added;
+}
+
+bool live_add(struct live entry)
+{
+    return add(entry, true);
+}
+
+bool live_add_new(struct live entry)
+{
+    return add(entry, false);
 }
 
 /* Empties a slot and moves later entries of its run forward, so that no search ends early. */

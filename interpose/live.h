@@ -14,6 +14,8 @@ enum live_kind {
     LIVE_PHYSICAL,   /* a handle of cuMemCreate; `references` counts creations, retains and mappings */
     LIVE_MAPPING,    /* an address; `owner` is the handle mapped there */
     LIVE_ARRAY,      /* `owner` is its context */
+    LIVE_CONTEXT,    /* what it was counted with; `owner` is 0 */
+    LIVE_MODULE,     /* loaded code; `owner` is its context */
 };
 
 struct live {
@@ -27,6 +29,8 @@ struct live {
 
 /* False only without memory for the table: then the caller keeps its charge until the process ends. */
 bool live_add(struct live entry);
+/* The same, but false if there is an entry with this key already, which stays as it is. */
+bool live_add_new(struct live entry);
 /* Takes the entry out; false if there is none. */
 bool live_take(enum live_kind kind, uint64_t key, struct live *entry);
 bool live_find(enum live_kind kind, uint64_t key, struct live *entry);

@@ -2,8 +2,16 @@
 #include "live.h"
 #include "process.h"
 
+/* The unit in which the driver hands out device memory. */
+#define UNIT_BYTES 512ULL
 /* Rows are padded by at most this; the driver's answer says exactly. */
 #define WORST_PITCH 512
+
+/* What `bytes` take of the device. A size that no device has stays one. */
+static uint64_t taken(uint64_t bytes)
+{
+    return bytes > UINT64_MAX - UNIT_BYTES ? bytes : (bytes + UNIT_BYTES - 1) / UNIT_BYTES * UNIT_BYTES;
+}
 
 static void keep(const struct target *target, uint64_t address, uint64_t bytes)
 {
@@ -19,13 +27,14 @@ CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes)
 {
     NEED_CUDA(cuMemAlloc_v2);
     struct target target = target_current();
-    if (!target_charge(&target, bytes))
+    uint64_t cost = taken(bytes);
+    if (!target_charge(&target, cost))
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult rc = FORWARD(cuMemAlloc_v2(address, bytes));
     if (rc == CUDA_SUCCESS)
-        keep(&target, *address, bytes);
+        keep(&target, *address, cost);
     else
-        target_refund(&target, bytes);
+        target_refund(&target, cost);
     return rc;
 }
 
@@ -33,13 +42,14 @@ CUresult cuMemAlloc(CUdeviceptr_v1 *address, unsigned int bytes)
 {
     NEED_CUDA(cuMemAlloc);
     struct target target = target_current();
-    if (!target_charge(&target, bytes))
+    uint64_t cost = taken(bytes);
+    if (!target_charge(&target, cost))
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult rc = FORWARD(cuMemAlloc(address, bytes));
     if (rc == CUDA_SUCCESS)
-        keep(&target, *address, bytes);
+        keep(&target, *address, cost);
     else
-        target_refund(&target, bytes);
+        target_refund(&target, cost);
     return rc;
 }
 
@@ -47,13 +57,14 @@ CUresult cuMemAllocManaged(CUdeviceptr *address, size_t bytes, unsigned int flag
 {
     NEED_CUDA(cuMemAllocManaged);
     struct target target = target_current();
-    if (!target_charge(&target, bytes))
+    uint64_t cost = taken(bytes);
+    if (!target_charge(&target, cost))
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult rc = FORWARD(cuMemAllocManaged(address, bytes, flags));
     if (rc == CUDA_SUCCESS)
-        keep(&target, *address, bytes);
+        keep(&target, *address, cost);
     else
-        target_refund(&target, bytes);
+        target_refund(&target, cost);
     return rc;
 }
 
@@ -68,7 +79,7 @@ static bool worst_case(uint64_t width, uint64_t height, uint64_t *bytes)
 /* The driver has chosen `pitch`: makes the reservation of `reserved` bytes exact. */
 static void keep_rows(const struct target *target, uint64_t address, uint64_t pitch, uint64_t height, uint64_t reserved)
 {
-    uint64_t bytes = pitch * height;
+    uint64_t bytes = taken(pitch * height);
     if (bytes > reserved)
         target_force(target, bytes - reserved);
     else

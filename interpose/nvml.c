@@ -31,8 +31,8 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
         return rc;
     int index = limited_device(device);
     if (index >= 0) {
-        struct account_view seen =
-            account_view(&process.region, index, memory->total, memory->free, memory->used);
+        struct account_view driver = {.total = memory->total, .used = memory->used, .free = memory->free};
+        struct account_view seen = process_view(index, &driver);
         *memory = (nvmlMemory_t){.total = seen.total, .free = seen.free, .used = seen.used};
     } else if (is_closed()) {
         memory->free = 0;
@@ -48,8 +48,8 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *me
         return rc;
     int index = limited_device(device);
     if (index >= 0) {
-        struct account_view seen =
-            account_view(&process.region, index, memory->total, memory->free, memory->used);
+        struct account_view driver = {.total = memory->total, .used = memory->used, .free = memory->free};
+        struct account_view seen = process_view(index, &driver);
         memory->total = seen.total;
         memory->free = seen.free;
         memory->used = seen.used;
@@ -75,9 +75,9 @@ static unsigned int list_processes(int device, struct listed found[REGION_SLOTS]
     int slots = __atomic_load_n(&region->prefix->slot_count, __ATOMIC_ACQUIRE);
     for (int slot = 0; slot < slots && slot < REGION_SLOTS; slot++) {
         int32_t pid = __atomic_load_n(&region->ext->claims[slot].pid, __ATOMIC_RELAXED);
-        int64_t used = __atomic_load_n(&region->ext->claims[slot].used[device], __ATOMIC_RELAXED);
+        uint64_t used = __atomic_load_n(&region->prefix->slots[slot].memory[device].total, __ATOMIC_RELAXED);
         if (pid > 0 && used > 0)
-            found[count++] = (struct listed){.pid = (unsigned int)pid, .used = (unsigned long long)used};
+            found[count++] = (struct listed){.pid = (unsigned int)pid, .used = used};
     }
     return count;
 }

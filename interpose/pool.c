@@ -182,11 +182,6 @@ static uint64_t growth(struct pool *pool, size_t bytes)
     return bytes > idle ? bytes - idle : 0;
 }
 
-static enum account_cap cap_of(int device)
-{
-    return process.enforcer[device] == ENFORCED_BY_LIBRARY ? ACCOUNT_REFUSE : ACCOUNT_COUNT;
-}
-
 /* Reserves what the pool will probably take, or at least must take, and books it to the pool. */
 static bool reserve_growth(struct pool *pool, size_t bytes)
 {
@@ -197,7 +192,7 @@ static bool reserve_growth(struct pool *pool, size_t bytes)
             return true;
         for (int i = 0; i < 2; i++) {
             uint64_t reserved = round_up(need, steps[i]);
-            if (account_charge(&process.region, pool->device, reserved, cap_of(pool->device))) {
+            if (account_charge(&process.region, pool->device, reserved, process_cap(pool->device))) {
                 pool->counted += reserved;
                 return true;
             }
@@ -214,7 +209,7 @@ static bool settle_growth(struct pool *pool)
     uint64_t now = 0;
     attribute(pool->handle, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &now);
     if (now > pool->counted) {
-        if (!account_charge(&process.region, pool->device, now - pool->counted, cap_of(pool->device)))
+        if (!account_charge(&process.region, pool->device, now - pool->counted, process_cap(pool->device)))
             return false;
         pool->counted = now;
     }

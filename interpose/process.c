@@ -243,14 +243,25 @@ struct target target_current(void)
     return target_at(place.device, place.context);
 }
 
+enum account_cap process_cap(int device)
+{
+    if (process.enforcer[device] != ENFORCED_BY_LIBRARY)
+        return ACCOUNT_COUNT;
+    return process.config.accounting == ACCOUNTING_STRICT ? ACCOUNT_STRICT : ACCOUNT_REFUSE;
+}
+
+struct account_view process_view(int device, const struct account_view *driver)
+{
+    return account_view(&process.region, device, driver, process.config.accounting != ACCOUNTING_REQUESTED);
+}
+
 bool target_charge(const struct target *target, uint64_t bytes)
 {
     if (target->closed)
         return false;
     if (target->device < 0)
         return true;
-    bool ours = process.enforcer[target->device] == ENFORCED_BY_LIBRARY;
-    enum account_cap cap = ours ? ACCOUNT_REFUSE : ACCOUNT_COUNT;
+    enum account_cap cap = process_cap(target->device);
     return account_charge(&process.region, target->device, bytes, cap) ||
            (pool_trim(target->device) && account_charge(&process.region, target->device, bytes, cap));
 }

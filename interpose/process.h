@@ -64,6 +64,10 @@ struct target target_device(CUdevice device);
 /* True if `bytes` may be allocated; they are reserved then. */
 bool target_charge(const struct target *target, uint64_t bytes);
 void target_refund(const struct target *target, uint64_t bytes);
+/* How the limit of a device (index in the region) is to be held. */
+enum account_cap process_cap(int device);
+/* What the container is told of a device, from what the driver says. */
+struct account_view process_view(int device, const struct account_view *driver);
 /* Counts `bytes` that the driver has taken already, whatever the limit. */
 void target_force(const struct target *target, uint64_t bytes);
 

@@ -39,6 +39,7 @@ _Static_assert(sizeof(struct region_prefix) == 2008952, "size of layout 1.2");
 _Static_assert(sizeof(struct region_slot) == 1960, "size of a slot of layout 1.2");
 /* ---- and of ours, which the agent of one release and the library of another share */
 AT(region_device, total, 64);
+AT(region_device, overhead, 96);
 AT(region_device, debt_ns, 128);
 AT(region_claim, used, 24);
 AT(region_extension, registry, 64);
@@ -262,10 +263,13 @@ static void empty_slot(struct region *region, int slot)
         struct region_device *d = &region->ext->devices[i];
         __atomic_add_fetch(&d->launches, claim->launches[i], __ATOMIC_RELAXED);
         claim->launches[i] = 0;
-        if (__atomic_load_n(&claim->used[i], __ATOMIC_RELAXED) == 0)
+        struct region_memory *memory = &region->prefix->slots[slot].memory[i];
+        if (__atomic_load_n(&claim->used[i], __ATOMIC_RELAXED) == 0 && memory->context == 0 && memory->module == 0)
             continue;
         bool locked = prim_lock(&d->lock.mutex, PATIENCE_NS) != PRIM_TIMED_OUT;
         __atomic_store_n(&claim->used[i], 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&memory->context, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&memory->module, 0, __ATOMIC_RELAXED);
         if (locked) {
             account_recount(region, i);
             prim_unlock(&d->lock.mutex);
@@ -492,6 +496,11 @@ void region_set_correction(struct region *region, int device, uint32_t permille,
 {
     __atomic_store_n(&region->ext->devices[device].correction, permille, __ATOMIC_RELAXED);
     __atomic_store_n(&region->ext->devices[device].tenants, tenants, __ATOMIC_RELAXED);
+}
+
+void region_set_context_bytes(struct region *region, int device, uint64_t bytes)
+{
+    __atomic_store_n(&region->ext->devices[device].context_bytes, bytes, __ATOMIC_RELAXED);
 }
 
 void region_block(struct region *region)

@@ -125,6 +125,8 @@ void region_set_limit(struct region *region, int device, uint64_t bytes, uint32_
 void region_set_priority(struct region *region, int32_t priority);
 void region_set_sharing(struct region *region, bool sharing);
 void region_set_correction(struct region *region, int device, uint32_t permille, uint32_t tenants);
+/* What a context of the device takes, as measured; 0 = not known. */
+void region_set_context_bytes(struct region *region, int device, uint64_t bytes);
 void region_block(struct region *region);   /* launches wait */
 void region_unblock(struct region *region); /* and go on, at once */
 /* Counts recent_kernel down by one if positive; returns what it is then. */

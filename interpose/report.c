@@ -10,7 +10,8 @@ static struct account_view view(const struct target *target, uint64_t total, uin
         return (struct account_view){.total = total, .used = total};
     if (target->device < 0)
         return (struct account_view){.total = total, .used = total - free, .free = free};
-    return account_view(&process.region, target->device, total, free, total - free);
+    struct account_view driver = {.total = total, .used = total - free, .free = free};
+    return process_view(target->device, &driver);
 }
 
 static struct target current(void)

@@ -35,6 +35,9 @@ cdef extern from "region.h" nogil:
 
     struct region_device:
         int64_t total
+        int64_t overhead
+        uint64_t context_bytes
+        int64_t swapped
         uint64_t limit
         uint32_t cores
         uint64_t refused
@@ -77,6 +80,7 @@ cdef extern from "region.h" nogil:
     void region_set_sharing(region* r, bint sharing)
     void region_set_priority(region* r, int32_t priority)
     void region_set_correction(region* r, int device, uint32_t permille, uint32_t tenants)
+    void region_set_context_bytes(region* r, int device, uint64_t bytes)
     void region_block(region* r)
     void region_unblock(region* r)
     int32_t region_decay(region* r)
@@ -84,3 +88,5 @@ cdef extern from "region.h" nogil:
 
 cdef extern from "account.h" nogil:
     uint64_t account_total(const region* r, int device)
+    uint64_t account_overhead(const region* r, int device)
+    void account_observe(region* r, int slot, int device, uint64_t bytes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.errno cimport EEXIST, errno
+from libc.stdint cimport int64_t
 from libc.string cimport memset, strncpy
 
 import os
@@ -21,6 +22,11 @@ class DeviceUse:
     limit_bytes: int
     cores: int
     used_bytes: int
+    """What programs have allocated."""
+    overhead_bytes: int
+    """What their contexts and code take beside that: estimates, until `observe`."""
+    swapped_bytes: int
+    """Part of `used_bytes` that stands in host memory because the device was full."""
     launches: int
     charged_ns: int
     waited_ns: int
@@ -181,6 +187,8 @@ cdef class Region:
                 limit_bytes=r.ext.devices[i].limit,
                 cores=r.ext.devices[i].cores,
                 used_bytes=account_total(r, i),
+                overhead_bytes=account_overhead(r, i),
+                swapped_bytes=max(<int64_t> 0, r.ext.devices[i].swapped),
                 launches=region_launches(r, i),
                 charged_ns=r.ext.devices[i].charged_ns,
                 waited_ns=r.ext.devices[i].waited_ns,
@@ -236,6 +244,19 @@ cdef class Region:
     def set_sharing(self, bint sharing):
         """Whether others use the devices too: compute limits of the default policy hold only then."""
         region_set_sharing(self._mapped(), sharing)
+
+    def observe(self, int slot, int device, bytes_):
+        """The driver says that the process in `slot` holds `bytes_` of a device, all in all.
+
+        What is beside its allocations becomes its overhead, and what new contexts there are counted with.
+        """
+        if not 0 <= slot < REGION_SLOTS:
+            raise IndexError(f"{self.path}: no slot {slot}")
+        account_observe(self._mapped(), slot, self._device(device), bytes_)
+
+    def expect_context(self, int device, bytes_):
+        """What a context takes on a device, as measured elsewhere; 0 = not known."""
+        region_set_context_bytes(self._mapped(), self._device(device), bytes_)
 
     def set_correction(self, int device, *, permille, tenants):
         """Factor on what launches are charged (1000 = 1); busy containers on the device (0 = unknown)."""

@@ -99,14 +99,10 @@ typedef int CUdevice_P2PAttribute;
 typedef int CUfunctionLoadingState;
 typedef int CUfunc_cache;
 typedef int CUgraphNodeType;
-typedef int CUjit_option;
-typedef int CUlibraryOption;
 typedef int CUmemAccess_flags;
 typedef int CUmem_advise;
 typedef int CUmoduleLoadingMode;
 typedef int CUsharedconfig;
-typedef struct CUctxCreateParams_st CUctxCreateParams;
-typedef struct CUexecAffinityParam_st CUexecAffinityParam;
 typedef struct CUgraphEdgeData_st CUgraphEdgeData;
 
 typedef void (*CUhostFn)(void *data);

@@ -1,5 +1,6 @@
-/* Modules, libraries, functions and kernels. An image is not interpreted: a function exists if its name occurs in it.
- */
+/* Modules, libraries, functions and kernels. An image is not interpreted: a function exists if its name occurs in it. It
+ * takes device memory of its own length, for as long as it is loaded and its context lasts; a library does so in the
+ * context that is current when it is loaded. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,52 @@ struct CUmod_st {
     char *image;
     size_t size;
     CUfunction functions;
+    CUcontext context; /* whose memory it takes; NULL = none */
+    u64 cost;
+    CUmodule previous, next; /* of this process's modules */
 };
+
+static CUmodule modules;
+static unsigned modules_generation;
+
+#define ROUND 512u
+
+/* With `local` held, like the two below. */
+static CUmodule *list(void)
+{
+    if (modules_generation != state_generation()) {
+        modules_generation = state_generation();
+        modules = NULL;
+    }
+    return &modules;
+}
+
+static void give_back(CUmodule module)
+{
+    if (module->context)
+        ledger_give(module->context->device, KIND_MODULE, module->cost);
+    module->context = NULL;
+}
+
+static void unlist(CUmodule module)
+{
+    CUmodule *first = list();
+    if (module->previous)
+        module->previous->next = module->next;
+    else
+        *first = module->next;
+    if (module->next)
+        module->next->previous = module->previous;
+}
+
+void context_modules_drop(CUcontext context)
+{
+    pthread_mutex_lock(&local);
+    for (CUmodule module = *list(); module; module = module->next)
+        if (module->context == context)
+            give_back(module);
+    pthread_mutex_unlock(&local);
+}
 
 /* Bytes of an image: ELF and fat binaries say their size; anything else is text that ends with a zero byte. */
 static size_t image_size(const unsigned char *image)
@@ -65,16 +111,31 @@ static CUresult module_new(CUmodule *out, const void *image, size_t size)
 {
     if (!size)
         return CUDA_ERROR_INVALID_IMAGE;
+    CUcontext context = context_current();
+    u64 cost = (size + ROUND - 1) / ROUND * ROUND;
+    if (context && !ledger_take(context->device, KIND_MODULE, cost))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     CUmodule module = object_new(sizeof *module, OBJECT_MODULE);
     char *copy = module ? malloc(size) : NULL;
     if (!copy) {
         if (module)
             object_end(module);
+        if (context)
+            ledger_give(context->device, KIND_MODULE, cost);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     memcpy(copy, image, size);
     module->image = copy;
     module->size = size;
+    module->context = context;
+    module->cost = cost;
+    pthread_mutex_lock(&local);
+    CUmodule *first = list();
+    module->next = *first;
+    if (*first)
+        (*first)->previous = module;
+    *first = module;
+    pthread_mutex_unlock(&local);
     *out = module;
     return CUDA_SUCCESS;
 }
@@ -113,6 +174,8 @@ static CUresult unload(CUmodule module)
         object_end(function);
     }
     free(module->image);
+    give_back(module);
+    unlist(module);
     object_end(module);
     pthread_mutex_unlock(&local);
     return CUDA_SUCCESS;

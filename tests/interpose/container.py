@@ -34,6 +34,8 @@ class Container:
         self.region = Region.create(
             self.region_path, uuids, [memory_mib << 20] * len(uuids), [cores] * len(uuids), priority=1
         )
+        for i, device in enumerate(devices):
+            self.region.expect_context(i, machine.machine.devices[device].context_mib << 20)
         self.environment = {
             "PATH": os.environ["PATH"],
             **machine.environment(),

@@ -27,6 +27,8 @@ def test_behaviour(program: str, kind: str, tmp_path: Path) -> None:
         "CUDA_DEVICE_MEMORY_LIMIT_0": "100m",
         "CUDA_DEVICE_MEMORY_SHARED_CACHE": region,
         "REGION": region,
+        # Contexts and code are the subject of overhead.c, which sets this by itself.
+        "HAMI_MEMORY_ACCOUNTING": "requested",
     }
     command = [str(where / "driven" / f"driven_{program}")]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -99,7 +99,7 @@ def test_a_reader_of_hamis_layout_sees_the_same(container: Container) -> None:
     assert struct.unpack_from("<i", data, SLOT_COUNT) == (1,)
     assert struct.unpack_from("<ii", data, SLOTS) == (held.process.pid, held.process.pid)
     context, module, in_buffers, _, total = struct.unpack_from("<5Q", data, SLOTS + 8)
-    assert (context, module, in_buffers, total) == (0, 0, 120 * MIB, 120 * MIB)
+    assert (context, module, in_buffers, total) == (100 * MIB, 0, 120 * MIB, 220 * MIB)
     assert struct.unpack_from("<i", data, SLOTS + 1928) == (1,)
     assert struct.unpack_from("<iii", data, SWITCH) == (1, 2, 1)
     assert len(data) > SIZE

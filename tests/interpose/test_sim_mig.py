@@ -237,7 +237,7 @@ print(json.dumps([nvmlDeviceGetUUID(mig) for mig in mig_devices(card)]))
     ) as neighbour:
         assert neighbour.stdout is not None
         assert json.loads(neighbour.stdout.readline())["got_mib"] == 15000
-        alloc, burn = probe(machine, "alloc", "15000", "burn", "1", "1000000", NVIDIA_VISIBLE_DEVICES=second)
+        alloc, _, burn = probe(machine, "alloc", "15000", "free", "burn", "1", "1000000", NVIDIA_VISIBLE_DEVICES=second)
         assert (alloc["got_mib"], alloc["result"]) == (9728 - 300, "CUDA_ERROR_OUT_OF_MEMORY")
         # 14 of 108 multiprocessors, whatever the neighbour does.
         assert burn["share"] == pytest.approx(14 / 108, abs=0.04)

@@ -45,14 +45,14 @@ int main(void)
     CHECK(!account_charge(&region, 0, UINT64_MAX, ACCOUNT_REFUSE));
     CHECK(!account_charge(&region, 0, UINT64_MAX, ACCOUNT_COUNT));
     CHECK_EQUAL(account_total(&region, 0), LIMIT + 1);
-    struct account_view view = account_view(&region, 0, 1000, 900, 100);
+    struct account_view view = account_view(&region, 0, &(struct account_view){1000, 100, 900}, true);
     CHECK_EQUAL(view.total, LIMIT);
     CHECK_EQUAL(view.used, LIMIT);
     CHECK_EQUAL(view.free, 0);
     account_refund(&region, 0, 21);
-    view = account_view(&region, 0, 1000, 5, 995);
+    view = account_view(&region, 0, &(struct account_view){1000, 995, 5}, true);
     CHECK_EQUAL(view.free, 5);
-    view = account_view(&region, 0, 40, 40, 0);
+    view = account_view(&region, 0, &(struct account_view){40, 0, 40}, true);
     CHECK_EQUAL(view.total, 40);
     remove(path);
     return 0;

@@ -35,6 +35,8 @@ int main(void)
                          "oversubscribe=true\nlater=whatever\n" TAIL));
     CHECK_EQUAL(config.verdict, CONFIG_LIMITS);
     CHECK(config.granted);
+    CHECK(config.oversubscribe);
+    CHECK_EQUAL(config.accounting, ACCOUNTING_WITH_OVERHEAD);
     CHECK_EQUAL(config.plan.count, 2);
     CHECK_EQUAL(config.plan.limit[0], 3000LL << 20);
     CHECK_EQUAL(config.plan.cores[0], 30);
@@ -43,10 +45,14 @@ int main(void)
     CHECK_EQUAL(config.policy, POLICY_FORCE);
     CHECK_EQUAL(config.plan.priority, 0);
     CHECK(strcmp(config.region, "/usr/local/vgpu/x.cache") == 0);
+    CHECK(parse(HEAD "accounting=strict\n" TAIL));
+    CHECK_EQUAL(config.accounting, ACCOUNTING_STRICT);
+    CHECK(!config.oversubscribe);
     CHECK(parse(HEAD TAIL));
     CHECK_EQUAL(config.plan.count, 0);
 
     refused("", "hami-grant=1");
+    refused(HEAD "accounting=some\n" TAIL, "accounting");
     refused("hami-grant=2\n" ONE TAIL, "hami-grant=1");
     refused(HEAD ONE, "region");
     refused(HEAD ONE "region=relative\n", "region");
