@@ -487,6 +487,43 @@ void region_set_priority(struct region *region, int32_t priority)
     __atomic_store_n(&region->prefix->priority, priority, __ATOMIC_RELAXED);
 }
 
+static bool is_whole(const struct region *region, const struct region_plan *plan)
+{
+    const struct region_prefix *p = region->prefix;
+    return p->ready == REGION_READY && p->major == REGION_MAJOR && region->ext->magic == REGION_EXTENSION_MAGIC &&
+           p->priority == plan->priority && p->count >= (uint64_t)plan->count && p->count <= REGION_DEVICES;
+}
+
+static bool is_planned(const struct region *region, const struct region_plan *plan, int i)
+{
+    const struct region_prefix *p = region->prefix;
+    const struct region_device *d = &region->ext->devices[i];
+    return strncmp(p->uuids[i], plan->uuids[i], REGION_UUID_BYTES) == 0 && p->limit[i] == plan->limit[i] &&
+           p->sm_limit[i] == plan->cores[i] && d->limit == plan->limit[i] && d->cores == plan->cores[i];
+}
+
+bool region_reassert(struct region *region, const struct region_plan *plan)
+{
+    struct region_prefix *p = region->prefix;
+    bool changed = !is_whole(region, plan);
+    for (int i = 0; i < plan->count; i++) {
+        if (is_planned(region, plan, i))
+            continue;
+        changed = true;
+        memcpy(p->uuids[i], plan->uuids[i], REGION_UUID_BYTES);
+        region_set_limit(region, i, plan->limit[i], plan->cores[i]);
+    }
+    if (!changed)
+        return false;
+    region_set_priority(region, plan->priority);
+    if (p->count < (uint64_t)plan->count || p->count > REGION_DEVICES)
+        p->count = (uint64_t)plan->count;
+    p->major = REGION_MAJOR;
+    region->ext->magic = REGION_EXTENSION_MAGIC;
+    __atomic_store_n(&p->ready, REGION_READY, __ATOMIC_RELEASE);
+    return true;
+}
+
 void region_set_sharing(struct region *region, bool sharing)
 {
     __atomic_store_n(&region->prefix->sharing, sharing ? 1 : 0, __ATOMIC_RELAXED);

@@ -123,6 +123,9 @@ uint64_t region_launches(const struct region *region, int device);
 /* ---- the node side's words */
 void region_set_limit(struct region *region, int device, uint64_t bytes, uint32_t cores);
 void region_set_priority(struct region *region, int32_t priority);
+/* Puts back what the plan says, and what makes the file a region, where any program of the container has changed it;
+ * true if something had been. */
+bool region_reassert(struct region *region, const struct region_plan *plan);
 void region_set_sharing(struct region *region, bool sharing);
 void region_set_correction(struct region *region, int device, uint32_t permille, uint32_t tenants);
 /* What a context of the device takes, as measured; 0 = not known. */

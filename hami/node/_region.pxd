@@ -77,6 +77,7 @@ cdef extern from "region.h" nogil:
     int region_reap(region* r, bint node_side)
     uint64_t region_launches(const region* r, int device)
     void region_set_limit(region* r, int device, uint64_t bytes, uint32_t cores)
+    bint region_reassert(region* r, const region_plan* plan)
     void region_set_sharing(region* r, bint sharing)
     void region_set_priority(region* r, int32_t priority)
     void region_set_correction(region* r, int device, uint32_t permille, uint32_t tenants)

@@ -241,6 +241,18 @@ cdef class Region:
         """0 high, 1 low."""
         region_set_priority(self._mapped(), priority)
 
+    def reassert(self, uuids, memory_limits_bytes, core_limits, *, int priority):
+        """Put back devices, limits, priority and what makes the file a region; whether any of them had been changed."""
+        cdef region* r = self._mapped()
+        cdef region_plan* plan = <region_plan*> PyMem_Malloc(sizeof(region_plan))
+        if plan == NULL:
+            raise MemoryError
+        try:
+            _plan(plan, list(uuids), list(memory_limits_bytes), list(core_limits), priority)
+            return bool(region_reassert(r, plan))
+        finally:
+            PyMem_Free(plan)
+
     def set_sharing(self, bint sharing):
         """Whether others use the devices too: compute limits of the default policy hold only then."""
         region_set_sharing(self._mapped(), sharing)
