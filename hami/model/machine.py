@@ -58,17 +58,21 @@ class MachineDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something that goes wrong on purpose: in a call, or (with `xid`) on a device."""
+    """Something that goes wrong on purpose: in a call, or (with `xid` or `lost`) on a device."""
 
     call: str = ""
     nth: int = 0
     """The call it hits, counted over all processes; 0 = every one."""
     result: int | None = None
     delay_ms: int = 0
+    random_ms: int = 0
+    """Longer than `delay_ms` by chance, by at most this."""
     absent: bool = False
     crash: bool = False
     device: int = 0
     xid: int = 0
+    lost: bool = False
+    """The device falls off the bus: whatever needs it answers with an error."""
     after_s: float = 0.0
 
 
@@ -246,7 +250,7 @@ def _read_faults(value: object, device_count: int) -> tuple[Fault, ...]:
         field = f"machine.faults[{position}]"
         row = _mapping(entry, field)
         if "call" in row:
-            _known(row, field, ("call", "nth", "result", "delay_ms", "absent", "crash"))
+            _known(row, field, ("call", "nth", "result", "delay_ms", "random_ms", "absent", "crash"))
             call = _text(row, "call", field) or ""
             if not _CALL.fullmatch(call):
                 raise WireError(f"{field}.call", "the name of a function of the driver", call)
@@ -256,16 +260,19 @@ def _read_faults(value: object, device_count: int) -> tuple[Fault, ...]:
                     nth=_integer(row.get("nth", 0), f"{field}.nth", 0, 1 << 60),
                     result=None if row.get("result") is None else _result(row["result"], f"{field}.result"),
                     delay_ms=_integer(row.get("delay_ms", 0), f"{field}.delay_ms", 0, 86_400_000),
+                    random_ms=_integer(row.get("random_ms", 0), f"{field}.random_ms", 0, 86_400_000),
                     absent=_truth(row.get("absent", False), f"{field}.absent"),
                     crash=_truth(row.get("crash", False), f"{field}.crash"),
                 )
             )
         else:
-            _known(row, field, ("device", "xid", "after_s"))
+            _known(row, field, ("device", "xid", "lost", "after_s"))
+            lost = _truth(row.get("lost", False), f"{field}.lost")
             faults.append(
                 Fault(
                     device=_integer(row.get("device"), f"{field}.device", 0, device_count - 1),
-                    xid=_integer(row.get("xid"), f"{field}.xid", 1, 1023),
+                    xid=0 if lost and "xid" not in row else _integer(row.get("xid"), f"{field}.xid", 1, 1023),
+                    lost=lost,
                     after_s=_seconds(row.get("after_s", 0), f"{field}.after_s"),
                 )
             )

@@ -136,6 +136,7 @@ def _fill_fault(row: Any, fault: Fault) -> None:
     row.call = fault.call.encode()
     row.nth = fault.nth
     row.delay_ns = fault.delay_ms * 1_000_000
+    row.random_ns = fault.random_ms * 1_000_000
     row.after_ns = int(fault.after_s * 1_000_000_000)
     row.has_result = fault.result is not None
     row.result = fault.result or 0
@@ -143,6 +144,7 @@ def _fill_fault(row: Any, fault: Fault) -> None:
     row.crash = fault.crash
     row.device = fault.device
     row.xid = fault.xid
+    row.lost = fault.lost
 
 
 class _Layout:

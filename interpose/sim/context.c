@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cuda_sim.h"
+#include "mig.h"
 #include "timeline.h"
 
 #define STACK 64
@@ -91,6 +92,8 @@ SIM_API CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice dev)
         return CUDA_ERROR_INVALID_DEVICE;
     if (!out)
         return CUDA_ERROR_INVALID_VALUE;
+    if (fault_lost(unit_device(device)))
+        return CUDA_ERROR_UNKNOWN;
     pthread_mutex_lock(&local);
     primary_refresh();
     CUcontext context = primary[device].context;
@@ -210,6 +213,8 @@ static CUresult create(CUcontext *out, unsigned flags, CUdevice dev, unsigned ap
         return CUDA_ERROR_INVALID_DEVICE;
     if (!out)
         return CUDA_ERROR_INVALID_VALUE;
+    if (fault_lost(unit_device(device)))
+        return CUDA_ERROR_UNKNOWN;
     CUcontext context = context_new(device, flags);
     if (!context)
         return CUDA_ERROR_OUT_OF_MEMORY;

@@ -10,11 +10,11 @@
 #include "driver_more.h"
 #include "state.h"
 
-/* First line of every entry point: act out a described fault, refuse before cuInit. */
+/* First line of every entry point: act out a described fault, refuse before cuInit and on a lost device. */
 #define ENTER()                                                                                                        \
     do {                                                                                                               \
         int entered_;                                                                                                  \
-        if (sim && sim->fault_count && fault_hits(__func__, &entered_))                                                \
+        if (sim && sim->fault_count && (fault_hits(__func__, &entered_) || device_lost(__func__, &entered_)))           \
             return (CUresult)entered_;                                                                                 \
         if (!cuda_ready())                                                                                             \
             return CUDA_ERROR_NOT_INITIALIZED;                                                                         \
@@ -86,6 +86,9 @@ extern pthread_mutex_t local;
 /* cuInit was called in this process. */
 bool cuda_ready(void);
 int cuda_device_count(void);
+
+/* True when `call` cannot do its work because the current context's device is lost: answer *result. */
+bool device_lost(const char *call, int *result);
 
 /* The unit behind a CUDA ordinal, an index into sim->devices; -1 when there is none. */
 int cuda_device(CUdevice ordinal);

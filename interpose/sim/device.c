@@ -34,6 +34,21 @@ CUdevice cuda_ordinal(int device)
     return -1;
 }
 
+/* What answers without asking the device: what is known of it, and which context is current. */
+bool device_lost(const char *call, int *result)
+{
+    static const char *const alive[] = {"cuCtxGetCurrent", "cuCtxSetCurrent", "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2",
+                                        "cuCtxGetDevice"};
+    CUcontext context = context_current();
+    if (!context || !fault_lost(unit_device(context->device)) || strncmp(call, "cuDevice", 8) == 0)
+        return false;
+    for (size_t i = 0; i < sizeof alive / sizeof *alive; i++)
+        if (strcmp(call, alive[i]) == 0)
+            return false;
+    *result = CUDA_ERROR_UNKNOWN;
+    return true;
+}
+
 static void fresh_lock_in_child(void) { pthread_mutex_init(&local, NULL); }
 
 SIM_API CUresult cuInit(unsigned int flags)

@@ -192,7 +192,7 @@ static nvmlReturn_t by_index(unsigned index, nvmlDevice_t *out)
     if (!out || (int)index >= visible || (int)index < 0)
         return NVML_ERROR_INVALID_ARGUMENT;
     *out = nvml_handle(devices[index]);
-    return NVML_SUCCESS;
+    return fault_lost(devices[index]) ? NVML_ERROR_GPU_IS_LOST : NVML_SUCCESS;
 }
 
 SIM_API nvmlReturn_t nvmlDeviceGetHandleByIndex(unsigned int index, nvmlDevice_t *out)
@@ -217,7 +217,7 @@ static nvmlReturn_t search(nvmlDevice_t *out, const char *wanted, bool (*same)(c
     for (int i = 0; i < visible; i++)
         if (same(&sim->devices[devices[i]], wanted)) {
             *out = nvml_handle(devices[i]);
-            return NVML_SUCCESS;
+            return fault_lost(devices[i]) ? NVML_ERROR_GPU_IS_LOST : NVML_SUCCESS;
         }
     return NVML_ERROR_NOT_FOUND;
 }

@@ -21,14 +21,18 @@
     ENTER();                                                                                                           \
     int device = nvml_device(handle);                                                                                  \
     if (device < 0)                                                                                                    \
-    return NVML_ERROR_INVALID_ARGUMENT
+        return NVML_ERROR_INVALID_ARGUMENT;                                                                            \
+    if (sim->fault_count && fault_lost(device))                                                                        \
+    return NVML_ERROR_GPU_IS_LOST
 
 /* The same for a call that also takes the handle of a MIG device: declares `unit`. */
 #define ENTER_UNIT(handle)                                                                                             \
     ENTER();                                                                                                           \
     int unit = nvml_unit(handle);                                                                                      \
     if (unit < 0)                                                                                                      \
-    return NVML_ERROR_INVALID_ARGUMENT
+        return NVML_ERROR_INVALID_ARGUMENT;                                                                            \
+    if (sim->fault_count && fault_lost(unit_device(unit)))                                                             \
+    return NVML_ERROR_GPU_IS_LOST
 
 bool nvml_ready(void);
 int nvml_unsupported(const char *symbol);

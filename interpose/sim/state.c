@@ -336,33 +336,3 @@ void state_sleep_until(u64 when)
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
         continue;
 }
-
-bool fault_absent(const char *call)
-{
-    for (u32 i = 0; sim && i < sim->fault_count; i++)
-        if (sim->faults[i].absent && strcmp(sim->faults[i].call, call) == 0)
-            return true;
-    return false;
-}
-
-bool fault_hits(const char *call, int *result)
-{
-    bool answered = false;
-    for (u32 i = 0; sim && i < sim->fault_count; i++) {
-        struct sim_fault *fault = &sim->faults[i];
-        if (strcmp(fault->call, call) != 0)
-            continue;
-        u64 turn = __atomic_add_fetch(&fault->seen, 1, __ATOMIC_ACQ_REL);
-        if (fault->nth && turn != fault->nth)
-            continue;
-        if (fault->delay_ns)
-            state_sleep_until(state_now() + fault->delay_ns);
-        if (fault->crash)
-            __builtin_trap();
-        if (fault->has_result) {
-            *result = fault->result;
-            answered = true;
-        }
-    }
-    return answered;
-}

@@ -93,4 +93,7 @@ bool fault_hits(const char *call, int *result);
 /* True when look-ups shall not find `call`. */
 bool fault_absent(const char *call);
 
+/* True once `device` has fallen off the bus: whatever needs it answers with an error from then on. */
+bool fault_lost(int device);
+
 #endif

@@ -7,8 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from hami.model.machine import read_machine
+from hami.model.names import WireError
 from tests.interpose.cuda_client import MIB, OUT_OF_MEMORY
-from tests.interpose.simulation import Simulation
+from tests.interpose.simulation import A100, ManualClock, Simulation
 
 
 def test_the_nth_call_of_all_processes_fails(tmp_path: Path) -> None:
@@ -92,3 +96,71 @@ def test_a_sigsegv_is_not_how_a_crash_looks(tmp_path: Path) -> None:
     with machine.client() as client:
         client.start("init")
         assert client.process.wait(10) in (-signal.SIGILL, -signal.SIGTRAP)
+
+
+def test_a_call_takes_longer_by_chance(tmp_path: Path) -> None:
+    machine = Simulation(tmp_path, faults=[{"call": "cuMemGetInfo_v2", "delay_ms": 5, "random_ms": 40}])
+    clock = ManualClock(machine)
+    with machine.client() as client:
+        assert client.use() == 0
+        took = []
+        for _ in range(30):
+            before = clock.now
+            client.info()
+            took.append((clock.now - before) / 1e6)
+    assert all(5 <= ms < 45 for ms in took)
+    assert len(set(took)) > 25, "each is another"
+    assert min(took) < 15 < 35 < max(took), "and all lengths occur"
+
+
+def test_a_lost_device_answers_no_more_and_the_others_do(tmp_path: Path) -> None:
+    machine = Simulation(tmp_path, faults=[{"device": 0, "lost": True, "xid": 79, "after_s": 100}])
+    clock = ManualClock(machine)
+    with machine.client() as client, machine.client() as other:
+        assert client.use(0) == 0
+        assert other.use(1) == 0
+        _, address = client.alloc(MIB)
+        function = client.function("sim_ns_1000")
+        clock.now += 101_000_000_000
+        unknown = 999
+        assert client.info()[0] == unknown
+        assert client.alloc(MIB)[0] == unknown
+        assert client.free(address) == unknown
+        assert client.launch(function) == unknown
+        assert client.sync() == unknown
+        assert (other.info()[0], other.alloc(MIB)[0]) == (0, 0)
+        with machine.client() as late:
+            assert late.use(0) == unknown
+            assert late.use(1) == 0
+        program = """
+import json
+from pynvml import *
+nvmlInit()
+out = [nvmlDeviceGetCount()]
+for index in range(2):
+    try:
+        out.append(nvmlDeviceGetMemoryInfo(nvmlDeviceGetHandleByIndex(index)).total >> 20)
+    except NVMLError as error:
+        out.append(type(error).__name__)
+print(json.dumps(out))
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=machine.environment(), capture_output=True, text=True, timeout=30
+        )
+        assert json.loads(done.stdout) == [2, "NVMLError_GpuIsLost", 4096]
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({"device": 0}, "machine.faults[0].xid"),
+        ({"device": 9, "lost": True}, "machine.faults[0].device"),
+        ({"device": 0, "lost": "yes"}, "machine.faults[0].lost"),
+        ({"call": "cuInit", "random_ms": -1}, "machine.faults[0].random_ms"),
+        ({"call": "cuInit", "lost": True}, "machine.faults[0].lost"),
+    ],
+)
+def test_a_wrong_row_is_named(row: dict[str, object], field: str) -> None:
+    with pytest.raises(WireError) as caught:
+        read_machine({"devices": [{"model": A100, "count": 2}], "faults": [row]}, "x")
+    assert caught.value.field == field
