@@ -9,8 +9,14 @@ from hami.simulate.study import Point, Study, Value
 
 _SPANS: Final = ((3 * 86_400, 86_400, "days"), (3 * 3_600, 3_600, "hours"), (180, 60, "minutes"), (0, 1, "seconds"))
 """From which length on, in seconds, time is shown in which unit."""
-_LEAST_SPAN: Final = 5.0
-"""Points of load that a close-up must show to be worth its place."""
+_FEW_PODS: Final = 5.0
+"""An axis of pods goes at least this far."""
+_MOST_ASKED: Final = 150.0
+"""Percent of all devices up to which the quiet line is followed."""
+_SHORT_OF: Final = 0.5
+"""Points by which the best policy is behind what is asked for where a close-up is worth its place."""
+_LEAD: Final = 10.0
+"""Points of load that it shows before."""
 
 
 def figures(study: Study) -> list[str]:
@@ -18,20 +24,20 @@ def figures(study: Study) -> list[str]:
     if not all(run.outcome.curve for run in study.runs):
         return []
     drawn = _Drawing(study)
-    found = [
-        drawn.figure("Handed out", "Percent of all devices.", lambda sample: sample.allocated, asked=True, top=100.0)
-    ]
+    found = [drawn.share("Handed out", "Percent of all devices.", lambda sample: sample.allocated)]
     if (start := _crowded(study)) is not None:
         found.append(drawn.close_up(start))
-    return [
-        *found,
+    found.append(
         drawn.figure(
             "Fragments",
             "Free, but not to be filled by pods like those that have come. Percent of all devices.",
+            "%",
             lambda sample: sample.fragments,
-        ),
-        drawn.figure("Without a place", "Pods so far.", lambda sample: sample.unplaced),
-    ]
+        )
+    )
+    if any(run.outcome.refused for run in study.runs):
+        found.append(drawn.figure("Without a place", "Pods so far.", "pods", lambda sample: sample.unplaced))
+    return found
 
 
 class _Drawing:
@@ -45,28 +51,31 @@ class _Drawing:
         places = [point.x for line in self._lines(lambda sample: sample.offered) for point in line.points]
         self._right = max(places, default=0.0) or 1.0
 
-    def figure(self, title: str, note: str, value: Value, *, asked: bool = False, top: float | None = None) -> str:
-        """One value of all policies; with `asked`, what pods ask for as a quiet line, as far as `top` lets see."""
-        lines = self._lines(value)
-        if asked:
-            lines.append(self._asked())
+    def share(self, title: str, note: str, value: Value) -> str:
+        """A percentage of all devices beside what pods ask for, a quiet line that may leave the figure at its top."""
+        lines = [*self._lines(value), self._asked()]
         high = max((point.high for line in lines for point in line.points), default=0.0)
-        if top is not None:
-            high = max(top, high if self._study.timed else top)
-        low, high = rounded(0.0, high or 1.0)
-        return plot(title, note, lines, self._x(0.0), Axis(label="", low=low, high=high))
+        _, high = rounded(0.0, min(high or 1.0, _MOST_ASKED) if self._study.timed else 100.0)
+        return plot(title, note, lines, self._x(0.0), Axis(label="%", low=0.0, high=high))
+
+    def figure(self, title: str, note: str, unit: str, value: Value) -> str:
+        """Any value that starts at 0; pods are counted in whole ones."""
+        lines = self._lines(value)
+        high = max((point.high for line in lines for point in line.points), default=0.0)
+        _, high = rounded(0.0, max(high, _FEW_PODS) if unit == "pods" else high or 1.0)
+        return plot(title, note, lines, self._x(0.0), Axis(label=unit, low=0.0, high=high))
 
     def close_up(self, start: float) -> str:
-        """Handed out, from where the first pod found no place."""
+        """Handed out, from a load on."""
         lines = self._lines(lambda sample: sample.allocated)
         seen = [point for line in lines for point in line.points if point.x >= start]
         low, high = rounded(min(point.low for point in seen), max(point.high for point in seen))
         return plot(
             "Handed out, close up",
-            "From where the first pod found no place; the axes do not start at 0.",
+            "From where places grow scarce. The axes do not start at 0.",
             [*lines, self._asked()],
             self._x(start),
-            Axis(label="", low=low, high=high),
+            Axis(label="%", low=low, high=high),
         )
 
     def _x(self, low: float) -> Axis:
@@ -91,14 +100,15 @@ class _Drawing:
 
 
 def _crowded(study: Study) -> float | None:
-    """The load at which a first pod that asks for devices found no place; None where a close-up would show nothing."""
+    """The load at which a close-up starts: a little before even the best policy stops handing out all that is asked."""
     if study.timed:
         return None
-    loads = [kind.load for run in study.runs for kind in run.outcome.unplaced if kind.milli]
-    end = min(run.outcome.curve[-1].offered for run in study.runs)
-    if not loads or end - min(loads) < _LEAST_SPAN:
-        return None
-    return 5.0 * (min(loads) // 5.0)
+    ends = []
+    for group in study.groups:
+        short = group.curve(lambda sample: sample.offered - sample.allocated, timed=False)
+        ends.append(next((point.x for point in short if point.mean > _SHORT_OF), short[-1].x if short else 0.0))
+    last = min(run.outcome.curve[-1].offered for run in study.runs)
+    return _LEAD * ((max(ends) - _LEAD) // _LEAD) if _LEAD < max(ends) < last else None
 
 
 def _time_axis(study: Study) -> tuple[float, float, str]:

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from hami.simulate.figures import figures
 from hami.simulate.plots import COLORS, pen
 from hami.simulate.replay import Outcome
-from hami.simulate.report import model_use, order_of
+from hami.simulate.report import KINDS, model_use, order_of
 from hami.simulate.study import Group, Study
 from hami.simulate.unplaced import Unplaced
 
@@ -41,7 +41,7 @@ def _style() -> str:
 
 
 def _title(study: Study) -> str:
-    nodes, pods = (PurePath(source.path).name for source in study.sources)
+    nodes, pods = (PurePath(source.path).name.partition(".")[0] or source.path for source in study.sources)
     return f"{pods} on {nodes}"
 
 
@@ -50,7 +50,7 @@ def _head(study: Study, title: str) -> str:
     models = len({model for run in study.runs for model in run.outcome.models})
     bound = f" {len(workload.bound):,} pods keep the place they have." if workload.bound else ""
     return (
-        f"<main><header><p class=badge>Simulated</p><h1>{escape(title)}</h1>"
+        f"<main><header><p class=badge>Simulated</p><h1>{escape(title).replace('_', '_<wbr>')}</h1>"
         f"<p class=lead>{len(workload.nodes):,} nodes with {workload.devices:,} devices of {models} "
         f"{'model' if models == 1 else 'models'}; {escape(order_of(study))}.{bound}</p>"
         f"<p class=lead>{escape(_finding(study))}</p></header>"
@@ -158,29 +158,31 @@ def _unplaced(group: Group) -> str:
     run = group.runs[0]
     kinds = run.outcome.unplaced
     seed = "" if run.seed is None else f", seed {run.seed}"
-    name = f"{group.policy}{seed}"
+    title = f"<section><h2>Without a place: {escape(group.policy + seed)}</h2>"
     if not kinds:
-        return f"<section><h2>Without a place: {escape(name)}</h2><p>Every pod found a place.</p></section>"
-    rows = [(kind.asks, f"{kind.count:,}", f"{kind.load:.1f} %", _why(kind), _where(kind)) for kind in kinds]
-    table = _table(
+        return f"{title}<p>Every pod found a place.</p></section>"
+    more = ""
+    if len(kinds) > KINDS:
+        pods = sum(kind.count for kind in kinds[KINDS:])
+        summary = f"{len(kinds) - KINDS:,} more kinds, {pods:,} pods"
+        more = f"<details><summary>{summary}</summary>{_kinds(kinds[KINDS:])}</details>"
+    return f"{title}<p>{_lost(run.outcome)}</p>{_kinds(kinds[:KINDS])}{more}</section>"
+
+
+def _kinds(kinds: Sequence[Unplaced]) -> str:
+    rows = [(kind.asks, f"{kind.count:,}", f"{kind.load:.1f} %", kind.reason, _where(kind)) for kind in kinds]
+    return _table(
         ("each asks for", "pods", "first at load", "why the first one was not", "like"), rows, words=(0, 3, 4)
-    )
-    return (
-        f"<section><h2>Without a place: {escape(name)}</h2><p>{_lost(run.outcome)}</p>"
-        f"<details open><summary>{len(kinds):,} kinds of pods</summary>{table}</details></section>"
     )
 
 
 def _lost(outcome: Outcome) -> str:
+    kinds = len(outcome.unplaced)
     largest = outcome.unplaced[0]
     return (
-        f"{outcome.refused:,} of {outcome.arrived:,} pods found no place. Most of one kind, {largest.count:,}, "
-        f"ask for {escape(largest.asks)}."
+        f"{outcome.refused:,} of {outcome.arrived:,} pods, of {kinds:,} {'kind' if kinds == 1 else 'kinds'}. "
+        f"Most of one kind, {largest.count:,}, ask for {escape(largest.asks)}."
     )
-
-
-def _why(kind: Unplaced) -> str:
-    return kind.reason
 
 
 def _where(kind: Unplaced) -> str:
@@ -208,9 +210,10 @@ def _made(study: Study) -> str:
     return (
         "<section><h2>How this was made</h2>"
         "<p>No device and no cluster was used: the scheduler's own reading of requests and its placement engine ran "
-        "over the described nodes. Pods came one at a time; one that found no place was not tried again. CPU and memory "
-        "of nodes, node selectors, required node affinity and taints hold; affinity between pods, topology spread, "
-        "preferences, priorities, preemption and quotas are left out, and nothing is said about how fast pods run. "
+        "over the described nodes. Pods came one at a time; one that found no place was not tried again. CPU and "
+        "memory of nodes, node selectors, required node affinity and taints hold; affinity between pods, topology "
+        "spread, preferences, priorities, preemption and quotas are left out, and nothing is said about how fast pods "
+        "run. "
         "<em>Fragments</em> are free parts of devices that pods like those that have come could not fill.</p>"
         f"<pre>{escape(study.command)}</pre>{_table(('what', 'which'), rows, words=(0, 1))}</section>"
     )

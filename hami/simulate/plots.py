@@ -16,14 +16,21 @@ WIDTH: Final = 460
 HEIGHT: Final = 300
 _LEFT: Final = 50
 _RIGHT: Final = 16
-_TOP: Final = 14
+_TOP: Final = 24
 _BOTTOM: Final = 46
 _TICKS: Final = 6
 """About as many lines of the grid in each direction."""
 _HINTS: Final = 25
 """Places of a line that tell their values when pointed at."""
 COLORS: Final = 8
-DASHES: Final = ("", "7 3", "2 3", "9 3 2 3", "14 4", "5 2 1 2", "4 4", "12 2 2 2 2 2")
+DASHES: Final = ("", "8 4", "12 3 2 3", "4 3", "16 5", "8 3 2 3 2 3", "6 6", "20 3 4 3")
+
+
+_CLIP: Final = (
+    f"<clipPath id=frame><rect x={_LEFT} y={_TOP - 2} width={WIDTH - _LEFT - _RIGHT + 2} "
+    f"height={HEIGHT - _TOP - _BOTTOM + 3} /></clipPath>"
+)
+"""Equal in every figure, so that one name does for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +77,9 @@ def plot(title: str, note: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
     return (
         f"<figure><figcaption><strong>{escape(title)}</strong> <span>{escape(note)}</span></figcaption>"
         f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role=img aria-label='{escape(title)}, {escape(x.label)}'>"
-        f"<clipPath id='{frame.clip}'><rect x={_LEFT} y={_TOP - 2} width={WIDTH - _LEFT - _RIGHT + 2} "
-        f"height={HEIGHT - _TOP - _BOTTOM + 3} /></clipPath>"
-        f"{marks}<g clip-path='url(#{frame.clip})'>{drawn}{hints}</g>"
+        f"{_CLIP}{marks}<g clip-path='url(#frame)'>{drawn}{hints}</g>"
         f"<text class=axis x={middle:.0f} y={HEIGHT - 6} text-anchor=middle>{escape(x.label)}</text>"
-        f"<text class=axis x={_LEFT - 44} y={_TOP - 3}>{escape(y.label)}</text>"
+        f"<text class=axis x={_LEFT - 7} y={_TOP - 11} text-anchor=end>{escape(y.label)}</text>"
         "</svg></figure>"
     )
 
@@ -84,8 +89,6 @@ class _Frame:
 
     def __init__(self, x: Axis, y: Axis) -> None:
         self._x, self._y = x, y
-        # One name for equal frames does no harm: they clip alike.
-        self.clip = "clip"
 
     def at(self, x: float, y: float) -> str:
         return f"{self._across(x):.1f},{self._up(y):.1f}"
@@ -140,13 +143,13 @@ def rounded(low: float, high: float) -> tuple[float, float]:
 
 def _ticks(low: float, high: float) -> list[tuple[float, str]]:
     step = _step(low, high)
-    digits = max(0, -floor(log10(step) + 1e-9))
+    digits = next((digits for digits in range(9) if abs(step * 10**digits - round(step * 10**digits)) < 1e-6), 9)
     first, last = ceil(low / step - 1e-9), floor(high / step + 1e-9)
     return [(i * step, f"{i * step:,.{digits}f}") for i in range(first, last + 1)]
 
 
 def _step(low: float, high: float) -> float:
-    """1, 2 or 5 times a power of ten, so that a range has about `_TICKS` of it."""
+    """1, 2, 2.5 or 5 times a power of ten, so that a range has about `_TICKS` of it."""
     rough = max(high - low, 1e-9) / _TICKS
     power = 10.0 ** floor(log10(rough))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * (1 - 1e-9))

@@ -125,7 +125,7 @@ class Replay:
         self._peak = self._use.percent
         clock = _Clock(tasks)
         step = max(1, len(tasks) // SAMPLES)
-        curve: list[Sample] = []
+        curve: list[Sample] = [self._sample(None)] if tasks and tasks[0].arrives is None else []
         for number, task in enumerate(tasks):
             if task.arrives is not None:
                 for moment in clock.passed(task.arrives):

@@ -10,7 +10,7 @@ from rich.text import Text
 from hami.simulate.study import Group, Run, Spread, Study
 
 KINDS: Final = 8
-"""Kinds of pods without a place that are listed for each policy; JSON and the page have all."""
+"""Kinds of pods without a place that are listed for each policy at first; JSON and the page have all."""
 NOTES: Final = 10
 """Remarks on the input that are listed."""
 
@@ -113,13 +113,14 @@ def show(study: Study, console: Console) -> None:
 
 def order_of(study: Study) -> str:
     """How pods came, in words."""
-    count = study.runs[0].outcome.arrived if study.runs else 0
+    counts = sorted({run.outcome.arrived for run in study.runs})
+    count = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
     seeds = study.seeds
     many = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}" if seeds else ""
     words = {
-        "file": f"{count:,} pods arrive in the order of the list",
-        "shuffle": f"{count:,} pods arrive in a shuffled order ({many})",
-        "time": f"{count:,} pods arrive and leave by their times",
+        "file": f"{count} pods arrive in the order of the list",
+        "shuffle": f"{count} pods arrive in a shuffled order ({many})",
+        "time": f"{count} pods arrive and leave by their times",
     }[study.order.value]
     if study.load is None:
         return words

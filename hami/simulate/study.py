@@ -13,6 +13,8 @@ from hami.simulate.workload import Order, Workload
 POINTS: Final = 100
 """Points of a curve that stands for several seeds."""
 
+_LOADS: Final = (10, 25, 50, 70, 80, 90, 95, 100, 110, 120, 130, 150, 200)
+
 Value = Callable[[Sample], float]
 
 
@@ -130,8 +132,9 @@ class Study:
         """Round loads, in percent, at which curves are worth comparing: those that all runs reached."""
         if self.timed or not all(run.outcome.curve for run in self.runs):
             return ()
+        start = max(run.outcome.curve[0].offered for run in self.runs)
         reached = min(run.outcome.curve[-1].offered for run in self.runs)
-        return tuple(load for load in (50, 70, 80, 90, 95, 100, 110, 120, 130, 150, 200) if load <= reached)
+        return tuple(load for load in _LOADS if start <= load <= reached)
 
 
 def _place(sample: Sample, timed: bool) -> float:

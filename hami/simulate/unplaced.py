@@ -112,15 +112,17 @@ def nodes_by_reason(refused: Refused | None, *, full: int, unselected: int) -> d
 
 
 def asks(request: PodRequest) -> str:
-    """A request in one line: `1 x NVIDIA 810 MiB; 8 CPU, 30 GiB`."""
+    """A request in one line: `1 NVIDIA with 810 MiB; 8 CPU, 30 GiB`."""
     parts = []
     for container in request.containers:
         for need in container.needs:
-            memory = f"{need.memory.amount} %" if isinstance(need.memory, Percent) else f"{need.memory.amount:,} MiB"
+            memory = (
+                f"{need.memory.amount} % memory" if isinstance(need.memory, Percent) else f"{need.memory.amount:,} MiB"
+            )
             cores = f", {need.cores} % cores" if need.cores else ""
             models = request.selections.get(need.vendor, ANY_DEVICE).type_in
             only = f" on {' or '.join(models)}" if models else ""
-            parts.append(f"{need.count} x {need.vendor} {memory}{cores}{only}")
+            parts.append(f"{need.count} {need.vendor} with {memory}{cores}{only}")
     if request.host != NO_HOST:
         parts.append(f"{request.host.cpu_milli / 1000:g} CPU, {request.host.memory_mib / 1024:,.4g} GiB")
     return "; ".join(parts) or "nothing"
