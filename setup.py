@@ -1,10 +1,14 @@
 """Builds what pyproject.toml cannot say: the Cython extensions, and the C libraries by CMake.
 
-The interposer and the simulated driver are not Python modules; they travel as data in `hami/native`.
+The interposer and the simulated driver are not Python modules; they travel as data in `hami/native`. Containers load
+them beside their own, perhaps old C library, and nodes of either machine may get their library from one image. So they
+are cross-built, with zig's C compiler, for x86-64 and arm64 and for a C library that every container has.
 `HAMI_BUILD_CHECKED=1` builds the extensions with bounds checks, so that the tests can run in both forms.
 """
 
+import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,6 +20,8 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent
 CHECKED = os.environ.get("HAMI_BUILD_CHECKED") == "1"
 NATIVE = ("libvgpu.so", "sim/libcuda.so.1", "sim/libnvidia-ml.so.1", "sim/state.def", "sim/gpuprobe")
+GLIBC = "2.17"  # CentOS 7's; images of CUDA 11 build on it
+OTHER_MACHINE = {"x86_64": "aarch64", "aarch64": "x86_64"}
 
 DIRECTIVES = {
     "language_level": 3,
@@ -42,18 +48,42 @@ EXTENSIONS = [
 ]
 
 
+def zig() -> str:
+    """The compiler of the package `ziglang`."""
+    spec = importlib.util.find_spec("ziglang")
+    if spec is None or spec.origin is None:
+        raise SystemExit("the C libraries are built with zig's compiler: pip install --group dev, or pip install ziglang")
+    return str(Path(spec.origin).with_name("zig"))
+
+
+def build_native(build: Path, machine: str, target: str) -> None:
+    """Build a CMake target of `interpose` for a machine into `build`; what was built there by other means goes."""
+    cmake = shutil.which("cmake") or "cmake"
+    cache = build / "CMakeCache.txt"
+    fresh = ["--fresh"] if cache.is_file() and zig() not in cache.read_text() else []
+    options = ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={machine}"]
+    caches = {f"ZIG_{kind}_CACHE_DIR": str(ROOT / "interpose" / "build" / "zig") for kind in ("GLOBAL", "LOCAL")}
+    environment = {**os.environ, **caches, "CC": f"{zig()} cc -target {machine}-linux-gnu.{GLIBC}"}
+    for command in (
+        [cmake, "-S", "interpose", "-B", str(build), *fresh, *options],
+        [cmake, "--build", str(build), "--target", target, "-j", str(os.cpu_count() or 1)],
+    ):
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+
+
 class BuildAll(build_ext):
     """The extensions, then the C libraries, copied beside the package they ship with."""
 
     def run(self) -> None:
         super().run()
         build = ROOT / "interpose" / "build"
-        cmake = shutil.which("cmake") or "cmake"
-        subprocess.run([cmake, "-S", "interpose", "-B", build, "-DCMAKE_BUILD_TYPE=Release"], cwd=ROOT, check=True)
-        subprocess.run([cmake, "--build", build, "-j", str(os.cpu_count() or 1)], cwd=ROOT, check=True)
+        machine = platform.machine()
+        other = OTHER_MACHINE[machine]
+        build_native(build, machine, "all")
+        build_native(build / other, other, "vgpu")
         if self.inplace:
             return  # a source tree finds them in interpose/build
-        for name in NATIVE:
+        for name in (*NATIVE, f"{other}/libvgpu.so"):
             target = Path(self.build_lib) / "hami" / "native" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(build / name, target)

@@ -1,10 +1,13 @@
 #include "genuine.h"
 
+#include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "log.h"
 
 struct genuine genuine;
 
@@ -113,22 +116,58 @@ static void *find(const struct object *object, const char *name)
     return found;
 }
 
-static int visit(struct dl_phdr_info *info, size_t size, void *into)
+static bool is_glibc(const char *path)
+{
+    const char *file = file_of(path);
+    /* libdl held them before glibc 2.34 */
+    return begins(file, "libc.so.") || begins(file, "libc-") || begins(file, "libdl");
+}
+
+static int visit_glibc(struct dl_phdr_info *info, size_t size, void *into)
 {
     (void)size;
     struct genuine *have = into;
-    const char *file = file_of(info->dlpi_name);
-    /* libdl held them before glibc 2.34 */
-    if (!begins(file, "libc.so.") && !begins(file, "libc-") && !begins(file, "libdl"))
+    if (have->dlsym || !is_glibc(info->dlpi_name))
         return 0;
     struct object object = read_object(info);
-    void *symbol = find(&object, "dlsym");
-    if (!have->dlsym && symbol) {
-        have->dlsym = (dlsym_function)symbol;
-        have->dlvsym = (dlvsym_function)find(&object, "dlvsym");
-        have->dlopen = (dlopen_function)find(&object, "dlopen");
-    }
+    have->dlsym = (dlsym_function)find(&object, "dlsym");
+    have->dlvsym = (dlvsym_function)find(&object, "dlvsym");
+    have->dlopen = (dlopen_function)find(&object, "dlopen");
+    have->glibc = have->dlsym && have->dlvsym && have->dlopen;
     return 0;
+}
+
+static void *no_dlsym(void *handle, const char *name)
+{
+    (void)handle, (void)name;
+    return NULL;
+}
+
+static void *no_dlvsym(void *handle, const char *name, const char *version)
+{
+    (void)handle, (void)name, (void)version;
+    return NULL;
+}
+
+static void *no_dlopen(const char *path, int flags)
+{
+    (void)path, (void)flags;
+    return NULL;
+}
+
+/* Under other names too: musl's loader is its C library. The first that has them and is not this library. */
+static int visit_other(struct dl_phdr_info *info, size_t size, void *into)
+{
+    (void)size;
+    struct genuine *have = into;
+    struct object object = read_object(info);
+    dlsym_function symbol = (dlsym_function)find(&object, "dlsym");
+    if (!symbol || symbol == (dlsym_function)dlsym)
+        return 0;
+    have->dlsym = symbol;
+    dlopen_function open = (dlopen_function)find(&object, "dlopen");
+    have->dlopen = open ? open : no_dlopen;
+    return 1;
 }
 
 void genuine_find(void)
@@ -136,8 +175,22 @@ void genuine_find(void)
     if (__atomic_load_n(&genuine.dlsym, __ATOMIC_ACQUIRE))
         return;
     struct genuine found = {0};
-    dl_iterate_phdr(visit, &found);
+    dl_iterate_phdr(visit_glibc, &found);
+    if (!found.glibc) {
+        found = (struct genuine){.dlsym = no_dlsym, .dlvsym = no_dlvsym, .dlopen = no_dlopen};
+        dl_iterate_phdr(visit_other, &found);
+    }
     genuine.dlvsym = found.dlvsym;
     genuine.dlopen = found.dlopen;
+    genuine.glibc = found.glibc;
     __atomic_store_n(&genuine.dlsym, found.dlsym, __ATOMIC_RELEASE);
+}
+
+bool genuine_usable(void)
+{
+    static int told;
+    genuine_find();
+    if (!genuine.glibc && !__atomic_exchange_n(&told, 1, __ATOMIC_RELAXED))
+        log_line(LOG_ERROR, "limits cannot be held with this program's C library, which is not glibc: it gets no GPU driver");
+    return genuine.glibc;
 }

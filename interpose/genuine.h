@@ -5,6 +5,8 @@
 #ifndef HAMI_GENUINE_H
 #define HAMI_GENUINE_H
 
+#include <stdbool.h>
+
 typedef void *(*dlsym_function)(void *handle, const char *name);
 typedef void *(*dlvsym_function)(void *handle, const char *name, const char *version);
 typedef void *(*dlopen_function)(const char *path, int flags);
@@ -13,10 +15,14 @@ struct genuine {
     dlsym_function dlsym;
     dlvsym_function dlvsym;
     dlopen_function dlopen;
+    bool glibc; /* false: another C library, or one in which these were not found; they may be called all the same */
 };
 
-/* Filled at the first call; the same ever after. A null member: this is no C library we know. */
+/* Filled at the first call; the same ever after. */
 extern struct genuine genuine;
 void genuine_find(void);
+/* Whether drivers can be stood in for here: the region's locks and the driver itself are glibc's. If not, says so once
+ * where a person sees it. */
+bool genuine_usable(void);
 
 #endif

@@ -203,8 +203,7 @@ static void bind_handle(enum hook_library library, void *handle)
 
 static bool bind_path(enum hook_library library, const char *path, int flags)
 {
-    genuine_find();
-    if (!genuine.dlsym || !genuine.dlopen)
+    if (!genuine_usable())
         return false;
     hook_inside++; /* constructors of the driver look up symbols */
     void *handle = genuine.dlopen(path, RTLD_LAZY | flags);
@@ -227,6 +226,16 @@ bool hook_bind(enum hook_library library, bool load)
            (load && bind_path(library, load_names[library], 0));
 }
 
+int hook_library_of_path(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const char *file = slash ? slash + 1 : path;
+    for (int library = 0; library < LIBRARY_COUNT; library++)
+        if (strncmp(file, file_names[library], strlen(file_names[library])) == 0)
+            return library;
+    return -1;
+}
+
 bool hook_bind_address(enum hook_library library, const void *address)
 {
     if (__atomic_load_n(&bound[library], __ATOMIC_ACQUIRE))
@@ -234,9 +243,7 @@ bool hook_bind_address(enum hook_library library, const void *address)
     Dl_info info;
     if (hook_inside > 0 || !dladdr(address, &info) || !info.dli_fname)
         return false;
-    const char *slash = strrchr(info.dli_fname, '/');
-    const char *file = slash ? slash + 1 : info.dli_fname;
-    if (strncmp(file, file_names[library], strlen(file_names[library])) != 0)
+    if (hook_library_of_path(info.dli_fname) != (int)library)
         return false;
     return bind_path(library, info.dli_fname, RTLD_NOLOAD);
 }

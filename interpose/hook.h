@@ -42,6 +42,9 @@ bool hook_bind(enum hook_library library, bool load);
 /* Takes the library that `address` lies in as the genuine one, if it is named like it and none is bound yet. */
 bool hook_bind_address(enum hook_library library, const void *address);
 
+/* Which of the driver's libraries a file of this name is; -1: none. */
+int hook_library_of_path(const char *path);
+
 /* Our stand-in for the driver's function at `address`, or null. */
 void *hook_for_address(const void *address);
 /* The row of a symbol name, or -1. No name outside hooks.def costs more than a hash. */

@@ -155,6 +155,16 @@ int32_t prim_find(const struct prim_process *process, bool *complete)
     return found;
 }
 
+/* What pthread_atfork calls in glibc. By its name linkers add a part of glibc that other C libraries cannot load. */
+extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object)
+    __attribute__((weak));
+
+void prim_after_fork(void (*child)(void))
+{
+    if (__register_atfork)
+        __register_atfork(NULL, NULL, child, NULL); /* no object to end with: this library is never unloaded */
+}
+
 void prim_lock_init(pthread_mutex_t *mutex)
 {
     pthread_mutexattr_t attr;

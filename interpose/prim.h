@@ -36,6 +36,9 @@ bool prim_gone(const struct prim_process *process);
  * `complete` becomes false if /proc could not be searched, so that 0 proves nothing. */
 int32_t prim_find(const struct prim_process *process, bool *complete);
 
+/* Calls `child` in every later fork's child, before fork returns there. */
+void prim_after_fork(void (*child)(void));
+
 /* ---- locks shared between processes: robust, so that the death of a holder is noticed */
 enum prim_lock { PRIM_LOCKED, PRIM_OWNER_DIED, PRIM_TIMED_OUT };
 void prim_lock_init(pthread_mutex_t *mutex);

@@ -98,7 +98,7 @@ static void attach(void)
         log_line(LOG_ERROR, "grant not usable, device memory is refused: %s", process.config.reason);
     bool limited = process.config.verdict == CONFIG_LIMITS && open_region();
     if (limited)
-        pthread_atfork(NULL, NULL, after_fork);
+        prim_after_fork(after_fork);
     if (limited && process.config.granted)
         assert_grant();
     set_phase(limited                                      ? PROCESS_ATTACHED

@@ -22,12 +22,14 @@ static void *route(void *handle, const char *symbol, const char *version)
     int id = hook_by_symbol(symbol);
     if (id < 0)
         return PASS;
+    if (!genuine_usable())
+        return NULL;
     enum hook_library library = hook_library(id);
     if (handle == RTLD_DEFAULT || handle == RTLD_NEXT) {
         /* Without us these find the driver if it is loaded. Asking the C library would find ourselves. */
         return hook_bind(library, false) && hook_genuine(id) ? hook_stand_in(id) : NULL;
     }
-    void *found = version && genuine.dlvsym ? genuine.dlvsym(handle, symbol, version) : genuine.dlsym(handle, symbol);
+    void *found = version ? genuine.dlvsym(handle, symbol, version) : genuine.dlsym(handle, symbol);
     if (!found)
         return PASS; /* the genuine function says no, and leaves its message */
     if (found == hook_stand_in(id))
@@ -54,6 +56,8 @@ int hami_route_dlopen(const char *path, int flags) __attribute__((used));
 int hami_route_dlopen(const char *path, int flags)
 {
     genuine_find();
+    if (!genuine.glibc && path && hook_library_of_path(path) >= 0)
+        genuine_usable(); /* the driver will not load either: say why */
     if ((flags & RTLD_DEEPBIND) == 0 || getenv("HAMI_KEEP_DEEPBIND"))
         return flags;
     log_line(LOG_DEBUG, "dlopen %s: without RTLD_DEEPBIND", path ? path : "(main)");
