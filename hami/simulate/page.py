@@ -9,7 +9,7 @@ from pathlib import PurePath
 from hami.simulate.figures import figures
 from hami.simulate.plots import COLORS, pen
 from hami.simulate.replay import Outcome
-from hami.simulate.report import KINDS, model_use, order_of
+from hami.simulate.report import KINDS, counted, model_use, order_of
 from hami.simulate.study import Group, Study
 from hami.simulate.unplaced import Unplaced
 
@@ -48,11 +48,11 @@ def _title(study: Study) -> str:
 def _head(study: Study, title: str) -> str:
     workload = study.workload
     models = len({model for run in study.runs for model in run.outcome.models})
-    bound = f" {len(workload.bound):,} pods keep the place they have." if workload.bound else ""
+    bound = f" {counted(len(workload.bound), 'pod')} already bound." if workload.bound else ""
     return (
         f"<main><header><p class=badge>Simulated</p><h1>{escape(title).replace('_', '_<wbr>')}</h1>"
-        f"<p class=lead>{len(workload.nodes):,} nodes with {workload.devices:,} devices of {models} "
-        f"{'model' if models == 1 else 'models'}; {escape(order_of(study))}.{bound}</p>"
+        f"<p class=lead>{counted(len(workload.nodes), 'node')} with {counted(workload.devices, 'device')} of "
+        f"{counted(models, 'model')}; {escape(order_of(study))}.{bound}</p>"
         f"<p class=lead>{escape(_finding(study))}</p></header>"
     )
 
@@ -110,7 +110,8 @@ def _card(study: Study, group: Group, number: int) -> str:
 
 
 def _swatch(number: int) -> str:
-    return f"<svg class=swatch viewBox='0 0 36 10' aria-hidden=true><line x1=1 x2=35 y1=5 y2=5 {pen(number)} /></svg>"
+    line = f"<line x1='1' x2='35' y1='5' y2='5' {pen(number)} />"
+    return f"<svg class='swatch' viewBox='0 0 36 10' aria-hidden='true'>{line}</svg>"
 
 
 def _legend(study: Study) -> str:
@@ -147,7 +148,9 @@ def _models(study: Study) -> str:
             for i, group in enumerate(study.groups)
             for percent in [model_use(group, model).mean]
         )
-        parts.append(f"<div class=model><h3>{escape(model)} <small>{devices:,} devices</small></h3>{bars}</div>")
+        parts.append(
+            f"<div class=model><h3>{escape(model)} <small>{counted(devices, 'device')}</small></h3>{bars}</div>"
+        )
     return (
         "<section><h2>Use by model in the end</h2><p>Percent of a model's devices; a device counts by what of it is "
         f"scarcest, memory or cores.</p><div class=models>{''.join(parts)}</div></section>"
@@ -164,7 +167,7 @@ def _unplaced(group: Group) -> str:
     more = ""
     if len(kinds) > KINDS:
         pods = sum(kind.count for kind in kinds[KINDS:])
-        summary = f"{len(kinds) - KINDS:,} more kinds, {pods:,} pods"
+        summary = f"{counted(len(kinds) - KINDS, 'more kind')}, {counted(pods, 'pod')}"
         more = f"<details><summary>{summary}</summary>{_kinds(kinds[KINDS:])}</details>"
     return f"{title}<p>{_lost(run.outcome)}</p>{_kinds(kinds[:KINDS])}{more}</section>"
 
@@ -180,7 +183,7 @@ def _lost(outcome: Outcome) -> str:
     kinds = len(outcome.unplaced)
     largest = outcome.unplaced[0]
     return (
-        f"{outcome.refused:,} of {outcome.arrived:,} pods, of {kinds:,} {'kind' if kinds == 1 else 'kinds'}. "
+        f"{outcome.refused:,} of {outcome.arrived:,} pods, of {counted(kinds, 'kind')}. "
         f"Most of one kind, {largest.count:,}, ask for {escape(largest.asks)}."
     )
 

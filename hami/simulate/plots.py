@@ -27,8 +27,8 @@ DASHES: Final = ("", "8 4", "12 3 2 3", "4 3", "16 5", "8 3 2 3 2 3", "6 6", "20
 
 
 _CLIP: Final = (
-    f"<clipPath id=frame><rect x={_LEFT} y={_TOP - 2} width={WIDTH - _LEFT - _RIGHT + 2} "
-    f"height={HEIGHT - _TOP - _BOTTOM + 3} /></clipPath>"
+    f"<clipPath id='frame'><rect x='{_LEFT}' y='{_TOP - 2}' width='{WIDTH - _LEFT - _RIGHT + 2}' "
+    f"height='{HEIGHT - _TOP - _BOTTOM + 3}' /></clipPath>"
 )
 """Equal in every figure, so that one name does for all."""
 
@@ -55,7 +55,7 @@ class Axis:
 def pen(number: int) -> str:
     """Attributes of a line; equal numbers, equal looks."""
     if number < 0:
-        return "class=reference"
+        return "class='reference'"
     dash = DASHES[(number + number // COLORS) % len(DASHES)]
     return f"class='line c{number % COLORS}'" + (f" stroke-dasharray='{dash}'" if dash else "")
 
@@ -76,10 +76,10 @@ def plot(title: str, note: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     return (
         f"<figure><figcaption><strong>{escape(title)}</strong> <span>{escape(note)}</span></figcaption>"
-        f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role=img aria-label='{escape(title)}, {escape(x.label)}'>"
+        f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{escape(title)}, {escape(x.label)}'>"
         f"{_CLIP}{marks}<g clip-path='url(#frame)'>{drawn}{hints}</g>"
-        f"<text class=axis x={middle:.0f} y={HEIGHT - 6} text-anchor=middle>{escape(x.label)}</text>"
-        f"<text class=axis x={_LEFT - 7} y={_TOP - 11} text-anchor=end>{escape(y.label)}</text>"
+        f"<text class='axis' x='{middle:.0f}' y='{HEIGHT - 6}' text-anchor='middle'>{escape(x.label)}</text>"
+        f"<text class='axis' x='{_LEFT - 7}' y='{_TOP - 11}' text-anchor='end'>{escape(y.label)}</text>"
         "</svg></figure>"
     )
 
@@ -96,15 +96,15 @@ class _Frame:
     def row(self, value: float, text: str) -> str:
         y = self._up(value)
         return (
-            f"<line class=grid x1={_LEFT} x2={WIDTH - _RIGHT} y1={y:.1f} y2={y:.1f} />"
-            f"<text x={_LEFT - 7} y={y + 4:.1f} text-anchor=end>{text}</text>"
+            f"<line class='grid' x1='{_LEFT}' x2='{WIDTH - _RIGHT}' y1='{y:.1f}' y2='{y:.1f}' />"
+            f"<text x='{_LEFT - 7}' y='{y + 4:.1f}' text-anchor='end'>{text}</text>"
         )
 
     def column(self, value: float, text: str) -> str:
         x = self._across(value)
         return (
-            f"<line class=tick x1={x:.1f} x2={x:.1f} y1={HEIGHT - _BOTTOM} y2={HEIGHT - _BOTTOM + 4} />"
-            f"<text x={x:.1f} y={HEIGHT - _BOTTOM + 18} text-anchor=middle>{text}</text>"
+            f"<line class='tick' x1='{x:.1f}' x2='{x:.1f}' y1='{HEIGHT - _BOTTOM}' y2='{HEIGHT - _BOTTOM + 4}' />"
+            f"<text x='{x:.1f}' y='{HEIGHT - _BOTTOM + 18}' text-anchor='middle'>{text}</text>"
         )
 
     def line(self, line: Line) -> str:
@@ -122,7 +122,7 @@ class _Frame:
         step = max(1, ceil(len(line.points) / _HINTS))
         shown = [*line.points[::step], *line.points[-1:]]
         return "".join(
-            f"<circle class=hint cx={self._across(p.x):.1f} cy={self._up(p.mean):.1f} r=7>"
+            f"<circle class='hint' cx='{self._across(p.x):.1f}' cy='{self._up(p.mean):.1f}' r='7'>"
             f"<title>{escape(line.name)}: {p.mean:,.4g} at {p.x:,.4g}</title></circle>"
             for p in shown
             if self._x.low <= p.x <= self._x.high

@@ -93,9 +93,10 @@ def _run(run: Run) -> dict[str, Any]:
 def show(study: Study, console: Console) -> None:
     """Tables: the policies, how much each handed out at which load and of which model, and what found no place."""
     workload = study.workload
-    bound = f", {len(workload.bound):,} pods bound already" if workload.bound else ""
+    bound = f", {counted(len(workload.bound), 'pod')} already bound" if workload.bound else ""
+    fleet = f"{counted(len(workload.nodes), 'node')} with {counted(workload.devices, 'device')}"
     console.print(
-        Text(f"Simulated: {len(workload.nodes):,} nodes with {workload.devices:,} devices{bound}; {order_of(study)}."),
+        Text(f"Simulated: {fleet}{bound}; {order_of(study)}."),
         _policies(study),
         sep="\n\n",
     )
@@ -114,17 +115,22 @@ def show(study: Study, console: Console) -> None:
 def order_of(study: Study) -> str:
     """How pods came, in words."""
     counts = sorted({run.outcome.arrived for run in study.runs})
-    count = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+    pods = counted(counts[0], "pod") if len(counts) == 1 else f"{counts[0]:,} to {counted(counts[-1], 'pod')}"
     seeds = study.seeds
     many = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}" if seeds else ""
     words = {
-        "file": f"{count} pods arrive in the order of the list",
-        "shuffle": f"{count} pods arrive in a shuffled order ({many})",
-        "time": f"{count} pods arrive and leave by their times",
+        "file": f"{pods} in the order of the list",
+        "shuffle": f"{pods} in a shuffled order ({many})",
+        "time": f"{pods} that come and go by their times",
     }[study.order.value]
     if study.load is None:
         return words
     return f"{words}, dropped or repeated at random until they ask for {study.load:g} times the devices"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 pod`, `2,000 pods`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _policies(study: Study) -> Table:
@@ -195,7 +201,7 @@ def _show_unplaced(group: Group, console: Console) -> None:
         table.add_row(kind.asks, f"{kind.count:,}", f"{kind.load:.1f} %", kind.reason)
     if len(kinds) > KINDS:
         rest = sum(kind.count for kind in kinds[KINDS:])
-        table.add_row(f"{len(kinds) - KINDS:,} more kinds", f"{rest:,}", "", "")
+        table.add_row(counted(len(kinds) - KINDS, "more kind"), f"{rest:,}", "", "")
     console.print("", table, sep="\n")
 
 

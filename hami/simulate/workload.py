@@ -188,9 +188,9 @@ def size_of(request: PodRequest, usual_mib: float) -> int:
 def arrivals(workload: Workload, order: Order, *, seed: int | None = None, load: float | None = None) -> list[Task]:
     """The tasks in the order in which they come; only by time do they also leave.
 
-    With `load`, tasks are dropped at random, or copies of random ones appended, until together they ask for that
-    multiple of the cluster's devices. Equal seeds give equal orders; no seed acts as 0. WireError where the list allows
-    no such load.
+    With `load`, tasks are dropped at random while they ask for more than that multiple of the cluster's devices, then
+    copies of random ones appended while they ask for less. Equal seeds give equal orders; no seed acts as 0.
+    WireError where the list allows no such load.
     """
     tasks = list(workload.tasks)
     random = Random(0 if seed is None else seed)

@@ -97,5 +97,5 @@ def test_a_mistake_is_named(spec: dict[str, Any], field: str) -> None:
 
 
 def test_a_mistake_of_a_node_is_named() -> None:
-    with pytest.raises(WireError, match="f: spec.taints: expected a list of objects"):
+    with pytest.raises(WireError, match=r"f: spec.taints: expected a list of objects"):
         read_site(node(taints="none"), "f")

@@ -23,7 +23,7 @@ FORMS = {
     "typed list": json.dumps({"kind": "PodList", "items": [{k: v for k, v in p.items() if k != "kind"} for p in PAIR]}),
     "empty document between": yaml.safe_dump(PAIR[0]) + "---\n---\n" + yaml.safe_dump(PAIR[1]),
     "others between": yaml.safe_dump_all([PAIR[0], {"kind": "Service"}, PAIR[1]]),
-    "flow style that is no JSON": "{kind: List, items: [{kind: Pod, metadata: {name: a}}, {kind: Pod, metadata: {name: b}}]}",
+    "flow style that is no JSON": "{kind: PodList, items: [{metadata: {name: a}}, {metadata: {name: b}}]}",
 }
 
 

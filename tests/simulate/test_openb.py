@@ -111,7 +111,7 @@ def test_a_missing_or_doubled_column_is_named(text: str, column: str) -> None:
 
 
 def test_a_table_without_rows_is_refused() -> None:
-    with pytest.raises(WireError, match="p.csv: expected at least one row"):
+    with pytest.raises(WireError, match=r"p.csv: expected at least one row"):
         openb.read_pods(PODS, "p.csv", [])
 
 

@@ -5,12 +5,14 @@ from typing import Any
 
 from hami.simulate.files import load_workload
 from hami.simulate.replay import Outcome, Policy, Replay
-from hami.simulate.workload import Order, Workload, arrivals
+from hami.simulate.workload import Item, Order, Workload, arrivals, read_workload
 from hami.vendors import registry
 
 NODES = "sn,cpu_milli,memory_mib,gpu,model\n"
 PODS = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,creation_time,deletion_time\n"
 REGISTER = "hami.io/node-nvidia-register"
+ALLOCATED = {"hami.io/vgpu-devices-allocated": "n-0,NVIDIA,300,0:;", "hami.io/vgpu-node": "n"}
+"""Annotations of a pod that holds 300 MiB of the first card of the node `n`."""
 
 
 def table(folder: Path, nodes: str, pods: str) -> Workload:
@@ -53,3 +55,13 @@ def pod(
     }
     document["spec"] = {"containers": [{"name": "c", "resources": resources}], **more}
     return document
+
+
+def described(nodes: list[dict[str, Any]], pods: list[dict[str, Any]], *, keep_bound: bool = False) -> Workload:
+    """A workload of objects, which stand at `n0`, `n1`, ... and `p0`, `p1`, ..."""
+    return read_workload(
+        [Item(where=f"n{i}", document=each) for i, each in enumerate(nodes)],
+        [Item(where=f"p{i}", document=each) for i, each in enumerate(pods)],
+        registry(),
+        keep_bound=keep_bound,
+    )
