@@ -1,15 +1,15 @@
 /* Graphs: limited like kernels, by the time one replay takes; and the memory their allocation nodes hold. */
 #include "context.h"
 #include "cost.h"
+#include "graph_memory.h"
 #include "launch.h"
-#include "pool.h"
 
 static void count_memory(CUresult rc)
 {
     if (rc != CUDA_SUCCESS || process_phase() != PROCESS_READY || hook_inside > 0)
         return;
     struct context_place place = context_place();
-    pool_refresh_graphs(place.driver, place.device);
+    graph_memory_refresh(place.driver, place.device);
 }
 
 static CUresult changed(CUresult rc, CUgraphExec graph)
@@ -19,29 +19,92 @@ static CUresult changed(CUresult rc, CUgraphExec graph)
     return rc;
 }
 
+/* Waits for its turn first, so that nothing is held meanwhile. */
+#define LAUNCHED(call)                                                                                                 \
+    struct launch launch = launch_begin(&work);                                                                        \
+    struct graph_run run;                                                                                              \
+    if (!graph_memory_begin(graph, &run))                                                                              \
+        return launch_end(&launch, &work, CUDA_ERROR_OUT_OF_MEMORY);                                                   \
+    CUresult rc = launch_end(&launch, &work, graph_memory_done(&run, FORWARD(call)));                                  \
+    count_memory(rc);                                                                                                  \
+    return rc
+
 CUresult cuGraphLaunch(CUgraphExec graph, CUstream stream)
 {
     NEED_CUDA(cuGraphLaunch);
     const struct work work = {.graph = graph, .stream = stream};
-    struct launch launch = launch_begin(&work);
-    CUresult rc = launch_end(&launch, &work, FORWARD(cuGraphLaunch(graph, stream)));
-    count_memory(rc);
-    return rc;
+    LAUNCHED(cuGraphLaunch(graph, stream));
 }
 
 CUresult cuGraphLaunch_ptsz(CUgraphExec graph, CUstream stream)
 {
     NEED_CUDA(cuGraphLaunch_ptsz);
     const struct work work = {.graph = graph, .stream = stream, .per_thread = true};
-    struct launch launch = launch_begin(&work);
-    CUresult rc = launch_end(&launch, &work, FORWARD(cuGraphLaunch_ptsz(graph, stream)));
-    count_memory(rc);
+    LAUNCHED(cuGraphLaunch_ptsz(graph, stream));
+}
+
+/* The driver may take a graph's memory as soon as it is uploaded. */
+#define UPLOADED(call)                                                                                                 \
+    struct graph_run run;                                                                                              \
+    if (!graph_memory_begin(graph, &run))                                                                              \
+        return CUDA_ERROR_OUT_OF_MEMORY;                                                                               \
+    return graph_memory_done(&run, FORWARD(call))
+
+CUresult cuGraphUpload(CUgraphExec graph, CUstream stream)
+{
+    NEED_CUDA(cuGraphUpload);
+    UPLOADED(cuGraphUpload(graph, stream));
+}
+
+CUresult cuGraphUpload_ptsz(CUgraphExec graph, CUstream stream)
+{
+    NEED_CUDA(cuGraphUpload_ptsz);
+    UPLOADED(cuGraphUpload_ptsz(graph, stream));
+}
+
+static CUresult made(CUresult rc, const CUgraphExec *exec, CUgraph graph, cuuint64_t flags)
+{
+    if (rc == CUDA_SUCCESS)
+        graph_memory_note(*exec, graph, (flags & CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH) != 0);
     return rc;
+}
+
+CUresult cuGraphInstantiate(CUgraphExec *exec, CUgraph graph, CUgraphNode *error, char *log, size_t bytes)
+{
+    NEED_CUDA(cuGraphInstantiate);
+    return made(FORWARD(cuGraphInstantiate(exec, graph, error, log, bytes)), exec, graph, 0);
+}
+
+CUresult cuGraphInstantiate_v2(CUgraphExec *exec, CUgraph graph, CUgraphNode *error, char *log, size_t bytes)
+{
+    NEED_CUDA(cuGraphInstantiate_v2);
+    return made(FORWARD(cuGraphInstantiate_v2(exec, graph, error, log, bytes)), exec, graph, 0);
+}
+
+CUresult cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph graph, unsigned long long flags)
+{
+    NEED_CUDA(cuGraphInstantiateWithFlags);
+    return made(FORWARD(cuGraphInstantiateWithFlags(exec, graph, flags)), exec, graph, flags);
+}
+
+CUresult cuGraphInstantiateWithParams(CUgraphExec *exec, CUgraph graph, CUDA_GRAPH_INSTANTIATE_PARAMS *params)
+{
+    NEED_CUDA(cuGraphInstantiateWithParams);
+    CUresult rc = FORWARD(cuGraphInstantiateWithParams(exec, graph, params));
+    return made(rc, exec, graph, rc == CUDA_SUCCESS ? params->flags : 0);
+}
+
+CUresult cuGraphInstantiateWithParams_ptsz(CUgraphExec *exec, CUgraph graph, CUDA_GRAPH_INSTANTIATE_PARAMS *params)
+{
+    NEED_CUDA(cuGraphInstantiateWithParams_ptsz);
+    CUresult rc = FORWARD(cuGraphInstantiateWithParams_ptsz(exec, graph, params));
+    return made(rc, exec, graph, rc == CUDA_SUCCESS ? params->flags : 0);
 }
 
 CUresult cuGraphExecDestroy(CUgraphExec graph)
 {
     NEED_CUDA(cuGraphExecDestroy);
+    graph_memory_drop(graph); /* before the driver may give the number to the next one */
     return changed(FORWARD(cuGraphExecDestroy(graph)), graph);
 }
 
@@ -74,6 +137,6 @@ CUresult cuDeviceGraphMemTrim(CUdevice device)
     NEED_CUDA(cuDeviceGraphMemTrim);
     CUresult rc = FORWARD(cuDeviceGraphMemTrim(device));
     if (rc == CUDA_SUCCESS)
-        pool_refresh_graphs(device, target_device(device).device);
+        graph_memory_refresh(device, target_device(device).device);
     return rc;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "context.h"
+#include "graph_memory.h"
 #include "log.h"
 
 /* Pools grow in steps of at least this, and often of the second. */
@@ -20,10 +21,18 @@ struct pool {
 
 static struct pool pools[POOLS];
 static int pools_end; /* entries from here on were never used; grows only */
-static uint64_t graphs_counted[REGION_DEVICES];
-/* Held through a whole pool operation, driver call included: between asking a pool and acting on the answer nobody else
- * may make it grow. Recursive, because an allocation that finds no room trims the pools. */
+/* Recursive, because an allocation that finds no room trims the pools. */
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+void pool_lock(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+void pool_unlock(void)
+{
+    pthread_mutex_unlock(&lock);
+}
 
 /* With `lock` held. Null when the table is full. */
 static struct pool *entry_of(CUmemoryPool handle, int device, bool add)
@@ -71,44 +80,22 @@ static void refresh_entry(struct pool *pool)
     }
 }
 
-static CUdevice driver_device(int device)
-{
-    for (int i = 0; i < process.device_count; i++)
-        if (process.index[i] == device)
-            return i;
-    return -1;
-}
-
-void pool_refresh_graphs(CUdevice driver, int device)
-{
-    uint64_t reserved;
-    if (device < 0 || !real.cuDeviceGetGraphMemAttribute)
-        return;
-    if (FORWARD(cuDeviceGetGraphMemAttribute(driver, CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT, &reserved)) != CUDA_SUCCESS)
-        return;
-    pthread_mutex_lock(&lock);
-    recount(device, &graphs_counted[device], reserved);
-    pthread_mutex_unlock(&lock);
-}
-
 void pool_refresh(void)
 {
     if (__atomic_load_n(&pools_end, __ATOMIC_RELAXED) > 0) {
-        pthread_mutex_lock(&lock);
+        pool_lock();
         for (int i = 0; i < pools_end; i++)
             if (pools[i].handle)
                 refresh_entry(&pools[i]);
-        pthread_mutex_unlock(&lock);
+        pool_unlock();
     }
-    for (int device = 0; device < REGION_DEVICES; device++)
-        if (graphs_counted[device])
-            pool_refresh_graphs(driver_device(device), device);
+    graph_memory_refresh_all();
 }
 
 bool pool_trim(int device)
 {
     uint64_t freed = 0;
-    pthread_mutex_lock(&lock);
+    pool_lock();
     for (int i = 0; i < pools_end; i++) {
         struct pool *pool = &pools[i];
         if (!pool->handle || pool->device != device)
@@ -119,7 +106,7 @@ bool pool_trim(int device)
         refresh_entry(pool);
         freed += before > pool->counted ? before - pool->counted : 0;
     }
-    pthread_mutex_unlock(&lock);
+    pool_unlock();
     return freed > 0;
 }
 
@@ -127,7 +114,6 @@ void pool_forget(void)
 {
     lock = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
     memset(pools, 0, sizeof pools);
-    memset(graphs_counted, 0, sizeof graphs_counted);
     pools_end = 0;
 }
 
@@ -197,7 +183,7 @@ static bool reserve_growth(struct pool *pool, size_t bytes)
                 return true;
             }
         }
-        if (!pool_trim(pool->device))
+        if (!process_reclaim(pool->device))
             return false;
     }
     return false;
@@ -252,14 +238,14 @@ static CUresult serve(const struct request *r, CUresult (*forward)(const struct 
         return CUDA_ERROR_OUT_OF_MEMORY;
     if (!r->address || target.device < 0 || capturing(r))
         return forward(r); /* what is captured becomes a node of a graph, and counts when that is launched */
-    pthread_mutex_lock(&lock);
+    pool_lock();
     struct pool *pool = pool_for(r, target.device);
     CUresult rc;
     if (pool && pool->device >= 0)
         rc = allocate(r, pool, forward);
     else
         rc = pool && pool->device == DEVICE_FORBIDDEN ? CUDA_ERROR_OUT_OF_MEMORY : forward(r);
-    pthread_mutex_unlock(&lock);
+    pool_unlock();
     return rc;
 }
 
@@ -312,13 +298,13 @@ static void note(CUmemoryPool pool, int device)
 {
     if (!counting())
         return;
-    pthread_mutex_lock(&lock);
+    pool_lock();
     struct pool *entry = entry_of(pool, device, true);
     if (entry)
         entry->device = device;
     else
         log_line(LOG_WARNING, "more than %d memory pools: one is not counted", POOLS);
-    pthread_mutex_unlock(&lock);
+    pool_unlock();
 }
 
 CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props)
@@ -348,14 +334,14 @@ CUresult cuMemPoolDestroy(CUmemoryPool pool)
     NEED_CUDA(cuMemPoolDestroy);
     if (!counting() || !pool)
         return FORWARD(cuMemPoolDestroy(pool));
-    pthread_mutex_lock(&lock);
+    pool_lock();
     struct pool *entry = entry_of(pool, -1, false);
     CUresult rc = FORWARD(cuMemPoolDestroy(pool));
     if (entry && rc == CUDA_SUCCESS) {
         recount(entry->device, &entry->counted, 0);
         entry->handle = NULL;
     }
-    pthread_mutex_unlock(&lock);
+    pool_unlock();
     return rc;
 }
 
@@ -364,11 +350,11 @@ CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
     NEED_CUDA(cuMemPoolTrimTo);
     CUresult rc = FORWARD(cuMemPoolTrimTo(pool, keep));
     if (rc == CUDA_SUCCESS && counting()) {
-        pthread_mutex_lock(&lock);
+        pool_lock();
         struct pool *entry = pool ? entry_of(pool, -1, false) : NULL;
         if (entry)
             refresh_entry(entry);
-        pthread_mutex_unlock(&lock);
+        pool_unlock();
     }
     return rc;
 }

@@ -5,12 +5,15 @@
 
 #include "process.h"
 
+/* Held through every operation that may make a pool or the memory of graphs grow, driver call included: between asking
+ * for their size and acting on the answer nobody else may change it. May be taken again by its holder. */
+void pool_lock(void);
+void pool_unlock(void);
+
 /* Counts anew what this process's pools, and its graphs, have reserved. */
 void pool_refresh(void);
 /* Gives unused memory of this process's pools back to the device and counts anew. True if that freed anything. */
 bool pool_trim(int device);
-/* After something that may have changed the memory that graphs hold on a device. */
-void pool_refresh_graphs(CUdevice driver, int device);
 /* Forgets the pools, in the child of a fork. */
 void pool_forget(void);
 

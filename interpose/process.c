@@ -10,6 +10,7 @@
 
 #include "context.h"
 #include "cost.h"
+#include "graph_memory.h"
 #include "live.h"
 #include "log.h"
 #include "pool.h"
@@ -83,6 +84,7 @@ static void forget_parent(void)
 {
     live_forget();
     pool_forget();
+    graph_memory_forget();
     context_forget();
     cost_forget();
     forked = false;
@@ -243,6 +245,20 @@ struct target target_current(void)
     return target_at(place.device, place.context);
 }
 
+CUdevice process_driver_device(int device)
+{
+    for (int i = 0; i < process.device_count; i++)
+        if (process.index[i] == device)
+            return i;
+    return -1;
+}
+
+bool process_reclaim(int device)
+{
+    bool pools = pool_trim(device);
+    return graph_memory_trim(device) || pools;
+}
+
 enum account_cap process_cap(int device)
 {
     if (process.enforcer[device] != ENFORCED_BY_LIBRARY)
@@ -263,7 +279,7 @@ bool target_charge(const struct target *target, uint64_t bytes)
         return true;
     enum account_cap cap = process_cap(target->device);
     return account_charge(&process.region, target->device, bytes, cap) ||
-           (pool_trim(target->device) && account_charge(&process.region, target->device, bytes, cap));
+           (process_reclaim(target->device) && account_charge(&process.region, target->device, bytes, cap));
 }
 
 void target_refund(const struct target *target, uint64_t bytes)

@@ -64,6 +64,10 @@ struct target target_device(CUdevice device);
 /* True if `bytes` may be allocated; they are reserved then. */
 bool target_charge(const struct target *target, uint64_t bytes);
 void target_refund(const struct target *target, uint64_t bytes);
+/* The driver's number of a device (index in the region); -1 if it has none. */
+CUdevice process_driver_device(int device);
+/* Gives back what this process's pools and graphs keep of a device without need. True if that freed anything. */
+bool process_reclaim(int device);
 /* How the limit of a device (index in the region) is to be held. */
 enum account_cap process_cap(int device);
 /* What the container is told of a device, from what the driver says. */

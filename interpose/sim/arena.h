@@ -24,6 +24,7 @@ struct block {
     CUmemoryPool pool;
     enum sim_kind kind; /* KIND_VMM: a reserved range */
     int device;
+    bool live;          /* KIND_GRAPH: a run left it behind */
     u32 next_free; /* 1 + index */
 };
 

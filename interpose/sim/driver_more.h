@@ -54,11 +54,6 @@ typedef struct CUDA_MEMCPY2D_st {
     size_t Height;
 } CUDA_MEMCPY2D;
 
-typedef struct CUmemAccessDesc_st {
-    CUmemLocation location;
-    int flags; /* CUmemAccess_flags */
-} CUmemAccessDesc;
-
 struct CUDA_KERNEL_NODE_PARAMS_v1_st {
     CUfunction func;
     unsigned int gridDimX;
@@ -87,18 +82,10 @@ struct CUDA_KERNEL_NODE_PARAMS_v2_st {
     CUcontext ctx;
 };
 
-typedef struct CUDA_GRAPH_INSTANTIATE_PARAMS_st {
-    cuuint64_t flags;
-    CUstream hUploadStream;
-    CUgraphNode hErrNode_out;
-    int result_out;
-} CUDA_GRAPH_INSTANTIATE_PARAMS;
-
 /* Carried through or compared with a number only. */
 typedef int CUdevice_P2PAttribute;
 typedef int CUfunctionLoadingState;
 typedef int CUfunc_cache;
-typedef int CUgraphNodeType;
 typedef int CUmemAccess_flags;
 typedef int CUmem_advise;
 typedef int CUmoduleLoadingMode;

@@ -1,21 +1,29 @@
 /*
  * Graphs, as far as device time is concerned: a graph is a list of pieces of work, an executable graph the list at the
- * time of instantiation, a launch one piece of work of the list's total. Edges, copies and memory nodes are not played.
+ * time of instantiation, a launch one piece of work of the list's total. Edges and copies are not played; memory nodes
+ * are, in the order in which they were added (graph_memory.h).
  */
 #include "graph.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "graph_memory.h"
+
 #define JOINED 32
+
+/* The driver's numbers. */
+enum node_type { NODE_KERNEL = 0, NODE_GRAPH = 4, NODE_EMPTY = 5, NODE_ALLOC = 10, NODE_FREE = 11 };
 
 struct CUgraphNode_st {
     struct object object;
     CUgraph graph;
-    int type;          /* 0 kernel, 5 empty */
+    int type;          /* enum node_type */
     unsigned position; /* among the graph's nodes */
     u64 work;
     struct CUDA_KERNEL_NODE_PARAMS_v2_st kernel;
+    CUDA_MEM_ALLOC_NODE_PARAMS alloc; /* of a free node, the address alone */
+    CUgraph child;
 };
 
 struct CUgraph_st {
@@ -32,6 +40,7 @@ struct CUgraphExec_st {
     u64 *works;
     size_t count;
     u64 flags;
+    struct graph_memory memory;
 };
 
 static u64 last_capture;
@@ -62,9 +71,106 @@ static CUgraphNode node_new(CUgraph graph, int type, u64 work)
 CUresult graph_add(CUgraph graph, u64 work_ns)
 {
     pthread_mutex_lock(&local);
-    CUgraphNode node = node_new(graph, 0, work_ns);
+    CUgraphNode node = node_new(graph, NODE_KERNEL, work_ns);
     pthread_mutex_unlock(&local);
     return node ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+/* ---- memory nodes */
+
+/* With `local` held. */
+static CUresult add_alloc(CUgraphNode *out, CUgraph graph, int device, CUDA_MEM_ALLOC_NODE_PARAMS *parameters)
+{
+    CUdeviceptr at = graph_memory_address(device, parameters->bytesize);
+    CUgraphNode node = at ? node_new(graph, NODE_ALLOC, 0) : NULL;
+    if (!node)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    parameters->dptr = at;
+    node->alloc = *parameters;
+    *out = node;
+    return CUDA_SUCCESS;
+}
+
+static CUresult add_free(CUgraphNode *out, CUgraph graph, CUdeviceptr at)
+{
+    CUgraphNode node = node_new(graph, NODE_FREE, 0);
+    if (!node)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    node->alloc.dptr = at;
+    *out = node;
+    return CUDA_SUCCESS;
+}
+
+CUresult graph_add_alloc(CUgraph graph, int device, u64 bytes, CUdeviceptr *at)
+{
+    CUDA_MEM_ALLOC_NODE_PARAMS parameters = {
+        .poolProps = {.allocType = CU_MEM_ALLOCATION_TYPE_PINNED,
+                      .location = {CU_MEM_LOCATION_TYPE_DEVICE, cuda_ordinal(device)}},
+        .bytesize = bytes};
+    CUgraphNode node;
+    if (!at || !bytes)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&local);
+    CUresult rc = add_alloc(&node, graph, device, &parameters);
+    pthread_mutex_unlock(&local);
+    if (rc == CUDA_SUCCESS)
+        *at = parameters.dptr;
+    return rc;
+}
+
+CUresult graph_add_free(CUgraph graph, CUdeviceptr at)
+{
+    CUgraphNode node;
+    pthread_mutex_lock(&local);
+    CUresult rc = add_free(&node, graph, at);
+    pthread_mutex_unlock(&local);
+    return rc;
+}
+
+SIM_API CUresult cuGraphAddMemAllocNode(CUgraphNode *out, CUgraph graph, const CUgraphNode *dependencies, size_t count,
+                                        CUDA_MEM_ALLOC_NODE_PARAMS *parameters)
+{
+    ENTER();
+    if (!out || !object_is(graph, OBJECT_GRAPH) || (count && !dependencies) || !parameters || !parameters->bytesize ||
+        parameters->poolProps.location.type != CU_MEM_LOCATION_TYPE_DEVICE)
+        return CUDA_ERROR_INVALID_VALUE;
+    int device = cuda_device(parameters->poolProps.location.id);
+    if (device < 0)
+        return CUDA_ERROR_INVALID_DEVICE;
+    pthread_mutex_lock(&local);
+    CUresult rc = add_alloc(out, graph, device, parameters);
+    pthread_mutex_unlock(&local);
+    return rc;
+}
+
+SIM_API CUresult cuGraphAddMemFreeNode(CUgraphNode *out, CUgraph graph, const CUgraphNode *dependencies, size_t count,
+                                       CUdeviceptr at)
+{
+    ENTER();
+    if (!out || !object_is(graph, OBJECT_GRAPH) || (count && !dependencies) || !at)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&local);
+    CUresult rc = add_free(out, graph, at);
+    pthread_mutex_unlock(&local);
+    return rc;
+}
+
+SIM_API CUresult cuGraphMemAllocNodeGetParams(CUgraphNode node, CUDA_MEM_ALLOC_NODE_PARAMS *out)
+{
+    ENTER();
+    if (!object_is(node, OBJECT_NODE) || node->type != NODE_ALLOC || !out)
+        return CUDA_ERROR_INVALID_VALUE;
+    *out = node->alloc;
+    return CUDA_SUCCESS;
+}
+
+SIM_API CUresult cuGraphMemFreeNodeGetParams(CUgraphNode node, CUdeviceptr *out)
+{
+    ENTER();
+    if (!object_is(node, OBJECT_NODE) || node->type != NODE_FREE || !out)
+        return CUDA_ERROR_INVALID_VALUE;
+    *out = node->alloc.dptr;
+    return CUDA_SUCCESS;
 }
 
 CUresult graph_join(CUgraph graph, CUstream stream)
@@ -269,7 +375,7 @@ SIM_API CUresult cuGraphAddKernelNode(CUgraphNode *out, CUgraph graph, const CUg
     if (!kernel || (count && !dependencies))
         return CUDA_ERROR_INVALID_VALUE;
     struct CUDA_KERNEL_NODE_PARAMS_v2_st wide = widened(kernel);
-    return add_node(out, graph, 0, &wide);
+    return add_node(out, graph, NODE_KERNEL, &wide);
 }
 
 SIM_API CUresult cuGraphAddKernelNode_v2(CUgraphNode *out, CUgraph graph, const CUgraphNode *dependencies, size_t count,
@@ -278,7 +384,7 @@ SIM_API CUresult cuGraphAddKernelNode_v2(CUgraphNode *out, CUgraph graph, const 
     ENTER();
     if (!kernel || (count && !dependencies))
         return CUDA_ERROR_INVALID_VALUE;
-    return add_node(out, graph, 0, kernel);
+    return add_node(out, graph, NODE_KERNEL, kernel);
 }
 
 SIM_API CUresult cuGraphAddEmptyNode(CUgraphNode *out, CUgraph graph, const CUgraphNode *dependencies, size_t count)
@@ -286,7 +392,32 @@ SIM_API CUresult cuGraphAddEmptyNode(CUgraphNode *out, CUgraph graph, const CUgr
     ENTER();
     if (count && !dependencies)
         return CUDA_ERROR_INVALID_VALUE;
-    return add_node(out, graph, 5, NULL);
+    return add_node(out, graph, NODE_EMPTY, NULL);
+}
+
+/* The driver takes a copy of the child; here it must stay as it is. */
+SIM_API CUresult cuGraphAddChildGraphNode(CUgraphNode *out, CUgraph graph, const CUgraphNode *dependencies,
+                                          size_t count, CUgraph child)
+{
+    ENTER();
+    if ((count && !dependencies) || !object_is(child, OBJECT_GRAPH) || child == graph)
+        return CUDA_ERROR_INVALID_VALUE;
+    CUresult rc = add_node(out, graph, NODE_GRAPH, NULL);
+    if (rc != CUDA_SUCCESS)
+        return rc;
+    (*out)->child = child;
+    for (size_t i = 0; i < child->count; i++)
+        (*out)->work += child->nodes[i]->work;
+    return CUDA_SUCCESS;
+}
+
+SIM_API CUresult cuGraphChildGraphNodeGetGraph(CUgraphNode node, CUgraph *out)
+{
+    ENTER();
+    if (!object_is(node, OBJECT_NODE) || node->type != NODE_GRAPH || !out)
+        return CUDA_ERROR_INVALID_VALUE;
+    *out = node->child;
+    return CUDA_SUCCESS;
 }
 
 SIM_API CUresult cuGraphNodeGetType(CUgraphNode node, CUgraphNodeType *type)
@@ -312,8 +443,33 @@ SIM_API CUresult cuGraphGetNodes(CUgraph graph, CUgraphNode *nodes, size_t *coun
 
 /* ---- executable graphs */
 
+/* With `local` held. */
+static bool add_memory(struct graph_memory *memory, CUgraph graph)
+{
+    bool valid = true;
+    for (size_t i = 0; i < graph->count && valid; i++) {
+        CUgraphNode node = graph->nodes[i];
+        if (node->type == NODE_ALLOC)
+            valid = graph_memory_alloc(memory, node->alloc.dptr);
+        else if (node->type == NODE_FREE)
+            valid = graph_memory_free(memory, node->alloc.dptr);
+        else if (node->type == NODE_GRAPH)
+            valid = add_memory(memory, node->child);
+    }
+    return valid;
+}
+
 static CUresult load(CUgraphExec exec, CUgraph graph)
 {
+    struct graph_memory memory = {.device = -1};
+    pthread_mutex_lock(&local);
+    bool valid = add_memory(&memory, graph);
+    graph_memory_end(valid ? &exec->memory : &memory);
+    if (valid)
+        exec->memory = memory;
+    pthread_mutex_unlock(&local);
+    if (!valid)
+        return CUDA_ERROR_INVALID_VALUE;
     u64 *works = calloc(graph->count ? graph->count : 1, sizeof *works);
     if (!works)
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -333,6 +489,7 @@ static CUresult instantiate(CUgraphExec *out, CUgraph graph, u64 flags)
     CUresult rc = exec ? load(exec, graph) : CUDA_ERROR_OUT_OF_MEMORY;
     if (rc == CUDA_SUCCESS) {
         exec->flags = flags;
+        exec->memory.auto_free = flags & 1;
         *out = exec;
     } else if (exec) {
         object_end(exec);
@@ -394,7 +551,10 @@ STREAM_CALL(cuGraphLaunch, _ptsz, (CUgraphExec exec, CUstream stream), exec, str
     u64 total = 0;
     for (size_t i = 0; i < exec->count; i++)
         total += exec->works[i];
-    return stream_work(on, total);
+    pthread_mutex_lock(&local);
+    CUresult rc = graph_memory_run(&exec->memory);
+    pthread_mutex_unlock(&local);
+    return rc == CUDA_SUCCESS ? stream_work(on, total) : rc;
 }
 
 SIM_API CUresult cuGraphExecDestroy(CUgraphExec exec)
@@ -403,6 +563,9 @@ SIM_API CUresult cuGraphExecDestroy(CUgraphExec exec)
     if (!object_is(exec, OBJECT_EXEC))
         return CUDA_ERROR_INVALID_VALUE;
     free(exec->works);
+    pthread_mutex_lock(&local);
+    graph_memory_end(&exec->memory);
+    pthread_mutex_unlock(&local);
     object_end(exec);
     return CUDA_SUCCESS;
 }
@@ -475,22 +638,4 @@ SIM_API CUresult cuGraphKernelNodeGetParams_v2(CUgraphNode node, CUDA_KERNEL_NOD
         return CUDA_ERROR_INVALID_VALUE;
     *out = node->kernel;
     return CUDA_SUCCESS;
-}
-
-/* Graphs hold no memory here. */
-SIM_API CUresult cuDeviceGetGraphMemAttribute(CUdevice dev, CUgraphMem_attribute attribute, void *value)
-{
-    ENTER();
-    if (cuda_device(dev) < 0)
-        return CUDA_ERROR_INVALID_DEVICE;
-    if (!value || (unsigned)attribute > CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH)
-        return CUDA_ERROR_INVALID_VALUE;
-    *(u64 *)value = 0;
-    return CUDA_SUCCESS;
-}
-
-SIM_API CUresult cuDeviceGraphMemTrim(CUdevice dev)
-{
-    ENTER();
-    return cuda_device(dev) < 0 ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "arena.h"
+#include "graph_memory.h"
 #include "cgroup.h"
 #include "pool.h"
 
@@ -47,6 +48,11 @@ CUresult memory_free(CUdeviceptr address)
     CUdeviceptr base;
     pthread_mutex_lock(&local);
     struct block *found = arena_find(address, &base);
+    if (found && found->kind == KIND_GRAPH) {
+        bool freed = graph_memory_release(address);
+        pthread_mutex_unlock(&local);
+        return freed ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    }
     if (!found || base != address || found->kind == KIND_VMM) {
         pthread_mutex_unlock(&local);
         return CUDA_ERROR_INVALID_VALUE;

@@ -5,6 +5,7 @@
 #include "pool.h"
 
 #include "arena.h"
+#include "graph.h"
 
 #define CHUNK (32ull << 20)
 #define ROUND 512u
@@ -128,7 +129,7 @@ STREAM_CALL(cuMemAllocAsync, _ptsz, (CUdeviceptr * out, size_t size, CUstream st
     if (!on)
         return context_current() ? CUDA_ERROR_INVALID_HANDLE : CUDA_ERROR_INVALID_CONTEXT;
     if (on->capture)
-        return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED; /* memory nodes of graphs are not played */
+        return graph_add_alloc(on->capture, on->context->device, size, out);
     pthread_mutex_lock(&local);
     CUmemoryPool pool = current_pool(on->context->device);
     CUresult rc = pool ? take(out, size, pool) : CUDA_ERROR_OUT_OF_MEMORY;
@@ -142,10 +143,11 @@ STREAM_CALL(cuMemAllocFromPoolAsync, _ptsz, (CUdeviceptr * out, size_t size, CUm
     CUstream on = stream_of(stream);
     if (!on)
         return context_current() ? CUDA_ERROR_INVALID_HANDLE : CUDA_ERROR_INVALID_CONTEXT;
-    if (on->capture)
-        return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     if (!object_is(pool, OBJECT_POOL))
         return CUDA_ERROR_INVALID_VALUE;
+    if (on->capture)
+        return pool->device < 0 ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+                                : graph_add_alloc(on->capture, pool->device, size, out);
     pthread_mutex_lock(&local);
     CUresult rc = take(out, size, pool);
     pthread_mutex_unlock(&local);
@@ -157,7 +159,7 @@ STREAM_CALL(cuMemFreeAsync, _ptsz, (CUdeviceptr address, CUstream stream), addre
     CUstream on = stream_of(stream);
     if (!on)
         return context_current() ? CUDA_ERROR_INVALID_HANDLE : CUDA_ERROR_INVALID_CONTEXT;
-    return on->capture ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : memory_free(address);
+    return on->capture ? graph_add_free(on->capture, address) : memory_free(address);
 }
 
 SIM_API CUresult cuMemPoolCreate(CUmemoryPool *out, const CUmemPoolProps *properties)

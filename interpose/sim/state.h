@@ -43,7 +43,7 @@ typedef char text;
 #undef SIM_END
 
 /* What a byte of device memory is held for. */
-enum sim_kind { KIND_LINEAR, KIND_MANAGED, KIND_POOL, KIND_VMM, KIND_ARRAY, KIND_CONTEXT, KIND_MODULE };
+enum sim_kind { KIND_LINEAR, KIND_MANAGED, KIND_POOL, KIND_VMM, KIND_ARRAY, KIND_CONTEXT, KIND_MODULE, KIND_GRAPH };
 
 extern struct sim_state *sim; /* NULL until state_map() succeeded */
 
