@@ -72,6 +72,7 @@ static void after_fork(void)
 {
     pthread_mutex_init(&starting, NULL);
     region_forget(&process.region);
+    region_check_descriptor(&process.region);
     if (process.region.fd >= 0)
         close(process.region.fd);
     process.region.fd = -1;
@@ -191,6 +192,7 @@ static bool map_devices(void)
 /* A descriptor of our own for the byte lock: one inherited from the parent would share the parent's. */
 static void reopen(void)
 {
+    region_check_descriptor(&process.region);
     if (process.region.fd >= 0 || process.config.region[0] == 0 || process.region.inode == 0)
         return;
     process.region.fd = prim_open(process.config.region, O_RDWR, 0);

@@ -114,10 +114,21 @@ int region_private(struct region *region, const struct region_plan *plan)
     return 0;
 }
 
+void region_check_descriptor(struct region *region)
+{
+    struct stat st;
+    int saved = errno;
+    if (region->fd >= 0 && (fstat(region->fd, &st) != 0 || (uint64_t)st.st_dev != region->dev ||
+                            (uint64_t)st.st_ino != region->inode))
+        region->fd = -1;
+    errno = saved;
+}
+
 void region_close(struct region *region)
 {
     if (region->prefix)
         munmap(region->prefix, REGION_BYTES);
+    region_check_descriptor(region);
     if (region->fd >= 0)
         close(region->fd);
     *region = (struct region){.fd = -1, .slot = -1};
@@ -443,6 +454,7 @@ int region_reap(struct region *region, bool node_side)
 {
     struct reaper reaper = {.self = prim_self(), .node_side = node_side};
     int reaped = 0;
+    region_check_descriptor(region);
     enum prim_lock got = prim_lock(&region->ext->registry.mutex, PATIENCE_NS);
     if (got == PRIM_TIMED_OUT)
         return 0;

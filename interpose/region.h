@@ -102,6 +102,9 @@ int region_open(struct region *region, const char *path);
 /* A region of this process and its later children only. 0, or -1 with errno. */
 int region_private(struct region *region, const struct region_plan *plan);
 void region_close(struct region *region);
+/* Forgets the descriptor if it is not the region's any more: daemons close all they find, and open files of their own
+ * under those numbers. */
+void region_check_descriptor(struct region *region);
 
 /* Index of the device with this UUID, or -1. Only what follows the kind ("GPU-", "MIG-") is compared. */
 int region_find(const struct region *region, const char *uuid);

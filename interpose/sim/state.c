@@ -27,6 +27,7 @@ struct sim_state *sim;
 
 static pthread_mutex_t attach_lock = PTHREAD_MUTEX_INITIALIZER;
 static int state_fd = -1;
+static struct stat state_file; /* what state_fd was opened on */
 static int own_slot = -1;
 static unsigned generation = 1;
 static bool mapped;
@@ -71,11 +72,19 @@ static bool make_ready(void)
     return true;
 }
 
+/* Daemons close every descriptor they find; by then another file may have the number. */
+static bool fd_is_ours(void)
+{
+    struct stat now;
+    return state_fd >= 0 && fstat(state_fd, &now) == 0 && now.st_dev == state_file.st_dev &&
+           now.st_ino == state_file.st_ino;
+}
+
 /* A child has no contexts and must not keep its parent's lock alive: it starts over at its next call. */
 static void after_fork_in_child(void)
 {
     pthread_mutex_init(&attach_lock, NULL);
-    if (state_fd >= 0)
+    if (fd_is_ours())
         close(state_fd);
     state_fd = -1;
     own_slot = -1;
@@ -108,6 +117,7 @@ static bool open_state(void)
         pthread_atfork(NULL, NULL, after_fork_in_child);
     }
     state_fd = fd;
+    state_file = info;
     return make_ready();
 refuse:
     close(fd);
