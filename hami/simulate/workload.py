@@ -18,6 +18,7 @@ from hami.model.device import NodeRecord
 from hami.model.host import Host
 from hami.model.names import NodeName, PodUid, WireError
 from hami.model.vendor import Registry
+from hami.simulate.admission import admitted
 from hami.simulate.constraints import ANY_NODE, Site, Wish, read_site, read_wish
 
 Document = Mapping[str, Any]
@@ -143,7 +144,7 @@ def read_workload(
             )
             continue
         try:
-            request = read_request(item.document, registry)
+            request = read_request(admitted(item.document, registry), registry)
         except RequestError as error:
             refused.append((item.where, str(error)))
             continue
