@@ -62,7 +62,7 @@ def test_linked_to_the_driver(container: Container, programs: dict[str, Path], n
 @pytest.mark.parametrize("plugin", ["asking", "bound"])
 @pytest.mark.parametrize("flags", ["lazy", "now", "now deep", "lazy deep", "now global", "now deep local"])
 def test_a_plug_in(container: Container, programs: dict[str, Path], plugin: str, flags: str) -> None:
-    command = [programs["host"], programs[plugin], "1", *flags.split()]
+    command: list[str | Path] = [programs["host"], programs[plugin], "1", *flags.split()]
     assert run(command, container.environment) == [LIMITED]
     assert run(command, {**container.environment, "LD_BIND_NOW": "1"}) == [LIMITED]
 
