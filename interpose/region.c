@@ -552,6 +552,17 @@ void region_set_context_bytes(struct region *region, int device, uint64_t bytes)
     __atomic_store_n(&region->ext->devices[device].context_bytes, bytes, __ATOMIC_RELAXED);
 }
 
+void region_amend(struct region *region, int device, int64_t ns)
+{
+    int64_t *debt = &region->ext->devices[device].debt_ns;
+    int64_t owed = __atomic_load_n(debt, __ATOMIC_RELAXED), next;
+    do {
+        next = owed + ns;
+        if (ns < 0 && next < 0)
+            next = owed < 0 ? owed : 0;
+    } while (!__atomic_compare_exchange_n(debt, &owed, next, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+}
+
 void region_block(struct region *region)
 {
     __atomic_store_n(&region->prefix->recent_kernel, -1, __ATOMIC_RELAXED);

@@ -44,8 +44,11 @@ class Views(Protocol):
         """Set one region's switches. Raises OSError for a file that is no region."""
         ...
 
-    def correct(self, grant_id: str, device: int, *, permille: int, tenants: int) -> None:
-        """Set one device's factor on charges and its count of tenants. Raises OSError for a file that is no region."""
+    def correct(self, grant_id: str, device: int, *, permille: int, tenants: int, amend_ns: int) -> None:
+        """Set one device's factor on charges and its count of tenants, and put right what was charged.
+
+        Raises OSError for a file that is no region.
+        """
         ...
 
 
@@ -113,6 +116,7 @@ class _Activity:
     """What one container has done until the last look."""
 
     launches: int
+    stamps: tuple[int, ...]
     rhythm: Rhythm
     busy_ns: dict[DeviceUuid, int]
     busy_since_s: float
@@ -210,20 +214,22 @@ class Monitor:
 
     def _follow(self, before: _Activity | None, view: RegionView, now: float) -> _Activity:
         launches = sum(device.launches for device in view.devices)
+        stamps = tuple(device.stamp_ns for device in view.devices)
         busy_ns = {device.uuid: device.charged_ns for device in view.devices}
         if before is None:
             # An agent that starts again sees old counters: only what grows from now on is activity.
-            return _Activity(launches, Rhythm(), busy_ns, now, dict.fromkeys(busy_ns, 0.0))
-        launched = launches > before.launches or view.launched
+            return _Activity(launches, stamps, Rhythm(), busy_ns, now, dict.fromkeys(busy_ns, 0.0))
+        # A program that its own limit holds back is at work, too.
+        launched = launches > before.launches or view.launched or stamps != before.stamps
         rhythm = before.rhythm.launched(now) if launched else before.rhythm
         span_s = now - before.busy_since_s
         if span_s < REAP_EVERY_S:
-            return _Activity(launches, rhythm, before.busy_ns, before.busy_since_s, before.busy_percent)
+            return _Activity(launches, stamps, rhythm, before.busy_ns, before.busy_since_s, before.busy_percent)
         percent = {
             uuid: min(100.0, max(0.0, (ns - before.busy_ns.get(uuid, ns)) / (span_s * 1e7)))
             for uuid, ns in busy_ns.items()
         }
-        return _Activity(launches, rhythm, busy_ns, now, percent)
+        return _Activity(launches, stamps, rhythm, busy_ns, now, percent)
 
     def _judge(self, views: Mapping[str, tuple[Grant, RegionView]], shares: ProcessShares | None, now: float) -> None:
         """Set every region's words by how its devices are used."""
@@ -252,7 +258,13 @@ class Monitor:
         seen = {grant_id: view for grant_id, (_, view) in views.items()}
         for told in self._shares.learn(seen, shares, tenants(uses), now):
             try:
-                self._regions.correct(told.grant_id, told.device, permille=told.permille, tenants=told.tenants)
+                self._regions.correct(
+                    told.grant_id,
+                    told.device,
+                    permille=told.permille,
+                    tenants=told.tenants,
+                    amend_ns=told.amend_ns,
+                )
             except OSError as error:
                 self._fail(told.grant_id, error)
 

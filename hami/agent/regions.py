@@ -41,6 +41,8 @@ class DeviceView:
     """Factor on what launches are charged, 1/1000."""
     tenants: int = 0
     """Containers that are active on the device, as far as the library was told."""
+    stamp_ns: int = 0
+    """Changes while a limit holds and a program launches, or waits to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +158,9 @@ class RegionFiles:
             else:
                 region.unblock()
 
-    def correct(self, grant_id: str, device: int, *, permille: int, tenants: int) -> None:
-        """Tell one device of a region what charges are multiplied by and how many are active on it.
+    def correct(self, grant_id: str, device: int, *, permille: int, tenants: int, amend_ns: int) -> None:
+        """Tell one device of a region what charges are multiplied by and how many are active on it, and put right what
+        was charged.
 
         Raises OSError for a file that is no region.
         """
@@ -165,6 +168,7 @@ class RegionFiles:
             region = self._region(grant_id)
             if region is not None:
                 region.set_correction(device, permille=permille, tenants=tenants)
+                region.amend(device, amend_ns)
 
     def _region(self, grant_id: str) -> Region | None:
         """The open region of the file as it is now. Raises OSError for a file that is no region.
@@ -213,6 +217,7 @@ def _view(region: Region) -> RegionView:
                 refused=device.refused,
                 correction=device.correction,
                 tenants=device.tenants,
+                stamp_ns=device.stamp_ns,
             )
             for i, device in enumerate(snapshot.devices)
         ),

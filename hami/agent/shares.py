@@ -6,7 +6,7 @@ as it is.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from hami.agent.regions import RegionView
@@ -28,6 +28,8 @@ class Verdict:
     device: int
     permille: int
     tenants: int
+    amend_ns: int
+    """Device time had beyond what was charged; negative: charged without having been had."""
 
 
 @dataclass(slots=True)
@@ -37,7 +39,8 @@ class _Account:
     charged_ns: int
     tenants: int
     correction: Correction
-    percent: float | None = None
+    percent: float | None
+    """Of the last second; None = the driver has never named one of its processes."""
 
 
 @dataclass(slots=True)
@@ -62,40 +65,43 @@ class Shares:
         verdicts = []
         for grant_id, view in views.items():
             for index, device in enumerate(view.devices):
-                percent = _percent(shares.get(device.uuid, {}), view.host_pids)
                 account = _follow(
                     before.get((grant_id, device.uuid)),
                     charged_ns=device.charged_ns,
                     tenants=tenants.get(device.uuid, 0),
-                    percent=percent,
+                    percent=_percent(shares.get(device.uuid), view.host_pids),
                     span_s=span_s,
                 )
                 self._accounts[grant_id, device.uuid] = account
-                if (account.correction.permille, account.tenants) != (device.correction, device.tenants):
+                told = account.correction
+                if (told.permille, account.tenants, told.amend_ns) != (device.correction, device.tenants, 0):
                     verdicts.append(
                         Verdict(
                             grant_id=grant_id,
                             device=index,
-                            permille=account.correction.permille,
+                            permille=told.permille,
                             tenants=account.tenants,
+                            amend_ns=told.amend_ns,
                         )
                     )
         return verdicts
 
 
-def _percent(shares: Mapping[int, int], pids: Iterable[int]) -> float | None:
-    named = [shares[pid] for pid in pids if pid in shares]
+def _percent(shares: Mapping[int, int] | None, pids: Iterable[int]) -> float | None:
+    named = [shares[pid] for pid in pids if pid in shares] if shares is not None else []
     return float(min(100, sum(named))) if named else None
 
 
 def _follow(
     before: _Account | None, *, charged_ns: int, tenants: int, percent: float | None, span_s: float
 ) -> _Account:
-    """The account a look later. With other neighbours everything is learned anew; alone, kernels are timed clean."""
+    """The account a look later. Alone, kernels are timed clean and nothing is corrected."""
+    if percent is None and before is not None and before.percent is not None:
+        percent = 0.0  # the driver names those that worked
     account = _Account(charged_ns=charged_ns, tenants=tenants, correction=Correction(), percent=percent)
     if before is None or tenants <= 1:
         return account
-    account.correction = before.correction if tenants == before.tenants else replace(before.correction, begun=False)
+    account.correction = before.correction if tenants == before.tenants else before.correction.anew()
     if percent is not None and 0 < span_s <= LONGEST_S and charged_ns >= before.charged_ns:
         obtained_ns = int(percent / 100 * span_s * 1e9)
         account.correction = account.correction.learn(obtained_ns, charged_ns - before.charged_ns)

@@ -42,6 +42,7 @@ cdef extern from "region.h" nogil:
         uint32_t cores
         uint64_t refused
         int64_t debt_ns
+        uint64_t stamp_ns
         uint64_t charged_ns
         uint64_t waited_ns
         uint32_t correction
@@ -81,6 +82,7 @@ cdef extern from "region.h" nogil:
     void region_set_sharing(region* r, bint sharing)
     void region_set_priority(region* r, int32_t priority)
     void region_set_correction(region* r, int device, uint32_t permille, uint32_t tenants)
+    void region_amend(region* r, int device, int64_t ns)
     void region_set_context_bytes(region* r, int device, uint64_t bytes)
     void region_block(region* r)
     void region_unblock(region* r)

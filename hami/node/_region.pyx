@@ -31,6 +31,7 @@ class DeviceUse:
     charged_ns: int
     waited_ns: int
     debt_ns: int
+    stamp_ns: int
     refused: int
     correction: int
     tenants: int
@@ -193,6 +194,7 @@ cdef class Region:
                 charged_ns=r.ext.devices[i].charged_ns,
                 waited_ns=r.ext.devices[i].waited_ns,
                 debt_ns=r.ext.devices[i].debt_ns,
+                stamp_ns=r.ext.devices[i].stamp_ns,
                 refused=r.ext.devices[i].refused,
                 correction=r.ext.devices[i].correction or 1000,
                 tenants=r.ext.devices[i].tenants,
@@ -273,6 +275,10 @@ cdef class Region:
     def set_correction(self, int device, *, permille, tenants):
         """Factor on what launches are charged (1000 = 1); busy containers on the device (0 = unknown)."""
         region_set_correction(self._mapped(), self._device(device), permille, tenants)
+
+    def amend(self, int device, ns):
+        """Charge device time that was had beyond what was charged; negative: take back, at most what is owed."""
+        region_amend(self._mapped(), self._device(device), ns)
 
     def block(self):
         """Launches wait until `unblock`."""

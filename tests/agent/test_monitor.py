@@ -162,6 +162,7 @@ class ScriptedRegions:
     views: dict[str, RegionView] = field(default_factory=dict)
     verdicts: dict[str, Feedback] = field(default_factory=dict)
     corrections: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    amended_ns: int = 0
 
     def view(self, grant_id: str, *, reap: bool) -> RegionView | None:
         return self.views.get(grant_id)
@@ -169,8 +170,9 @@ class ScriptedRegions:
     def apply(self, verdict: Feedback) -> None:
         self.verdicts[verdict.id] = verdict
 
-    def correct(self, grant_id: str, device: int, *, permille: int, tenants: int) -> None:
+    def correct(self, grant_id: str, device: int, *, permille: int, tenants: int, amend_ns: int) -> None:
         self.corrections[grant_id, device] = permille, tenants
+        self.amended_ns += amend_ns
 
     def launch(self, grant: Grant, launches: int, busy_ns: int, priority: int = 1, pids: tuple[int, ...] = ()) -> None:
         """The container has launched this much so far."""
@@ -252,6 +254,7 @@ class TestLooks:
             monitor.see(shares=probe.shares())
             now[0] += 1
         assert regions.corrections[one.id, 0] == (500, 2)
+        assert regions.amended_ns == -2 * 250_000_000, "the two seconds before the factor was right"
         assert regions.corrections[two.id, 0] == (1000, 2), "nobody names its processes"
         assert monitor.look.containers[0].busy_percent == 25
         assert monitor.look.containers[1].busy_percent == 0

@@ -32,9 +32,44 @@ def test_it_never_swings_past_the_limit_once_settled() -> None:
     assert max(shares[6:]) - min(shares[6:]) < 0.01
 
 
-def test_the_first_second_is_let_pass() -> None:
-    assert Correction().learn(0, 300_000_000).permille == FULL
-    assert Correction().learn(0, 300_000_000).learn(150_000_000, 300_000_000).permille == 500
+def test_the_first_second_is_let_pass_and_made_good_later() -> None:
+    first = Correction().learn(100_000_000, 300_000_000)
+    assert (first.permille, first.amend_ns) == (FULL, 0)
+    second = first.learn(150_000_000, 300_000_000)
+    assert (second.permille, second.amend_ns) == (500, -350_000_000)
+    third = second.learn(150_000_000, 150_000_000)
+    assert (third.permille, third.amend_ns) == (500, 0)
+
+
+def test_small_differences_are_made_good_when_they_have_summed_up() -> None:
+    correction, amended = Correction(begun=True), []
+    for _ in range(6):
+        correction = correction.learn(294_000_000, 300_000_000)
+        amended.append(correction.amend_ns)
+    assert amended == [0, 0, 0, -24_000_000, 0, 0]
+
+
+@pytest.mark.parametrize("obtained_ns", [(80_000_000, 0), (0, 80_000_000)])
+def test_what_comes_early_or_late_comes_out_even(obtained_ns: tuple[int, int]) -> None:
+    """The driver's figure of a burst may come a second before or after its charge."""
+    first = Correction(begun=True).learn(obtained_ns[0], 40_000_000)
+    second = first.learn(obtained_ns[1], 40_000_000)
+    assert first.amend_ns == -second.amend_ns != 0
+    assert second.missing_ns == 0
+
+
+def test_a_great_debt_is_charged_bit_by_bit() -> None:
+    correction, amended = Correction(begun=True), []
+    for obtained_ns in (250_000_000, 0, 0, 0):
+        correction = correction.learn(obtained_ns, 0)
+        amended.append(correction.amend_ns)
+    assert amended == [100_000_000, 100_000_000, 50_000_000, 0]
+
+
+def test_other_neighbours_are_learned_anew_from_the_factor_that_was() -> None:
+    settled = Correction(begun=True).learn(150_000_000, 300_000_000)
+    assert settled.anew() == Correction(permille=500)
+    assert settled.anew().learn(0, 1).permille == 500
 
 
 @pytest.mark.parametrize(
