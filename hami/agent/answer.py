@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -23,7 +23,7 @@ from hami.model.names import DeviceUuid
 from hami.model.settings import NvidiaConfig
 from hami.model.vendor import Vendor
 from hami.model.wire.grant import POLICIES, write_grant
-from hami.node.driver_spec import DriverSpecs
+from hami.node.driver_spec import DriverEdits, DriverSpecs
 from hami.node.grants import CDI_KIND, CDI_VERSION, CdiDevice, Grant, GrantStore
 
 NO_DEVICE: Final = "void"
@@ -43,6 +43,14 @@ class Additions:
 NO_ADDITIONS: Final = Additions(env={}, mounts=())
 
 
+class Caps(Protocol):
+    """What this node's driver can hold by itself."""
+
+    def can_hold(self, shares: Sequence[Share]) -> bool:
+        """Whether the driver can hold the memory of each of a container's shares."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wording:
     """How this node words its grants."""
@@ -56,6 +64,8 @@ class Wording:
     additions: Additions = NO_ADDITIONS
     driver: DriverSpecs | None = None
     """The vendor's descriptions of this node's cards; None where the driver is simulated."""
+    caps: Caps | None = None
+    """None: the driver is asked to hold nothing."""
 
     def paths(self, grant_id: str) -> GrantPaths:
         tree = self.store.tree
@@ -99,10 +109,10 @@ class Wording:
             return ()
         return tuple(DeviceUuid(uuid) for uuid in shown.split(",") if uuid and uuid != NO_DEVICE)
 
-    def _owner_env(self, grant: Grant, *, visible: bool) -> dict[str, str]:
-        """Devices and limits; of instances only which they are."""
+    def _owner_env(self, grant: Grant, *, visible: bool, capped: bool = False) -> dict[str, str]:
+        """Devices and limits; of instances only which they are. `capped`: the vendor's start-up hook sets the cap."""
         if not grant.mig:
-            return contract.owner_env(grant.shares, self.vendor, visible=visible)
+            return contract.owner_env(grant.shares, self.vendor, visible=visible, driver_cap=capped)
         shown = ",".join(shown_devices(grant))
         return {"HAMI_DEVICE_UUIDS": shown, **({self.vendor.env.visible: shown} if visible else {})}
 
@@ -115,7 +125,8 @@ class Wording:
         leave the container alone; else the runtime is told which cards to add.
         """
         driver = self.driver.edits(shown_devices(grant)) if self.driver is not None else None
-        env = {self.vendor.env.visible: NO_DEVICE, **self._owner_env(grant, visible=driver is None)}
+        capped = self._capped_by_hook(grant, driver)
+        env = {self.vendor.env.visible: NO_DEVICE, **self._owner_env(grant, visible=driver is None, capped=capped)}
         preload = not grant.mig and (container is None or not contract.opts_out(container))
         mounts = [m for m in contract.mounts(self.paths(grant.id), preload=preload) if m.container == contract.PRELOAD]
         given = driver.edits if driver else {}
@@ -128,6 +139,24 @@ class Wording:
         version = max(CDI_VERSION, driver.version if driver else "", key=_version)
         return CdiDevice(version=version, edits={name: entries for name, entries in edits.items() if entries})
 
+    def enforcer(self, grant: Grant) -> str:
+        """Who will hold the limits from the start of the grant's container on, in the grant file's words."""
+        driver = self.driver.edits(shown_devices(grant)) if self.driver is not None and not grant.mig else None
+        return "driver" if self._capped_by_hook(grant, driver) else "library"
+
+    def _capped_by_hook(self, grant: Grant, driver: DriverEdits | None) -> bool:
+        """Whether the vendor's hook on each of the grant's cards caps the container before it starts. It knows one
+        amount for all cards, and without a driver that can do it the container would not start."""
+        return (
+            self.caps is not None
+            and self.strategy == "cdi"
+            and not grant.mig
+            and driver is not None
+            and driver.caps_memory
+            and len({share.memory_mib for share in grant.shares}) == 1
+            and self.caps.can_hold(grant.shares)
+        )
+
     def grant_file(self, grant: Grant, container: Container) -> str:
         """The text that the interposer obeys; instances have no limits beside their own."""
         shares: Sequence[Share] = grant.shares
@@ -135,7 +164,11 @@ class Wording:
             kind = self.vendor.name
             shares = [Share(uuid=uuid, kind=kind, memory_mib=0, cores=0) for uuid in shown_devices(grant)]
         made = contract.grant_file(
-            shares, self._policy(container), priority=task_priority(container, self.vendor), paths=self.paths(grant.id)
+            shares,
+            self._policy(container),
+            priority=task_priority(container, self.vendor),
+            paths=self.paths(grant.id),
+            enforced_by=grant.enforced_by,
         )
         return write_grant(made)
 

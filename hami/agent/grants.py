@@ -156,6 +156,8 @@ class Grants:
         """Put back what somebody took away from a settled grant; whether it was its device file."""
         if grant.mig:
             grant = await self._with_instances(grant)
+        # A container that starts anew is not capped by the driver yet, unless the vendor's hook does it.
+        grant = self._grants[grant.id] = replace(grant, enforced_by=self._wording.enforcer(grant))
         try:
             return await anyio.to_thread.run_sync(self._opening.restore, grant)
         except (OSError, WireError) as error:
@@ -179,6 +181,22 @@ class Grants:
         self._checkpoint_written = anyio.Event()
         async with self._lock:
             await self._settle_confirmed()
+
+    async def enforced(self, grant_id: str, enforcer: str) -> None:
+        """Somebody else holds a running container's limits now, in the grant file's words."""
+        async with self._lock:
+            grant = self._grants.get(grant_id)
+            pod = self._pods.get(grant.holder.pod_uid) if grant is not None and grant.holder is not None else None
+            if grant is None or pod is None or grant.state is not State.SETTLED or grant.enforced_by == enforcer:
+                return
+            grant = replace(grant, enforced_by=enforcer)
+            try:
+                await anyio.to_thread.run_sync(self._opening.say_enforcer, grant, pod)
+            except (OSError, WireError) as error:
+                log.error("grant %s cannot be written: %s", grant_id, error)
+                return
+            self._grants[grant_id] = grant
+            log.info("grant %s: limits are held by the %s", grant_id, enforcer)
 
     # The pods' lives
 
@@ -385,6 +403,7 @@ class Grants:
                 return False, reason
             made = [each for other in self._newest().values() if _same_pod(other, grant) for each in other.mig]
             self._assignments.tell_instances(decided, [*made, *grant.mig])
+        grant = replace(grant, enforced_by=self._wording.enforcer(grant))
         try:
             changed = await anyio.to_thread.run_sync(self._opening.open, grant, owner.pod)
         except (OSError, WireError) as error:

@@ -10,11 +10,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypedDict
 
 import anyio
 
-from hami.agent.regions import RegionView
+from hami.agent.regions import DeviceView, RegionView
 from hami.agent.shares import ProcessShares, Shares
 from hami.alloc.feedback import ContainerUse, Feedback, Rhythm, feedback, tenants
 from hami.model.device import NodeInventory
@@ -133,7 +133,11 @@ class Monitor:
         probe: HostProbe,
         node: NodeName,
         clock: Callable[[], float] = time.monotonic,
+        held: Callable[[Grant], Mapping[DeviceUuid, int]] | None = None,
     ) -> None:
+        """`held`: bytes that a container holds by the driver's own count, where the driver caps it."""
+        self._held_by = held
+        self._held: Mapping[str, Mapping[DeviceUuid, int]] = {}
         self._regions = regions
         self._grants = grants
         self._probe = probe
@@ -160,6 +164,7 @@ class Monitor:
                 if self._clock() - shares_s >= SHARES_EVERY_S:
                     shares_s = self._clock()
                     shares = await anyio.to_thread.run_sync(self._probe.shares)
+                    self.hold(await anyio.to_thread.run_sync(self.see_held))
             except ProbeError as error:
                 log.warning("the driver cannot be asked: %s", error)
                 hosts = ()
@@ -211,6 +216,17 @@ class Monitor:
             )
             for device in self._probe.inventory().devices
         )
+
+    def see_held(self) -> Mapping[str, Mapping[DeviceUuid, int]]:
+        """What containers hold by the driver's own count, by grant; only those that it caps."""
+        if self._held_by is None:
+            return {}
+        settled = [grant for grant in self._grants() if grant.state is State.SETTLED and not grant.mig]
+        return {grant.id: held for grant in settled if (held := self._held_by(grant))}
+
+    def hold(self, held: Mapping[str, Mapping[DeviceUuid, int]]) -> None:
+        """Take what `see_held` saw into the looks from now on."""
+        self._held = held
 
     def _follow(self, before: _Activity | None, view: RegionView, now: float) -> _Activity:
         launches = sum(device.launches for device in view.devices)
@@ -278,6 +294,7 @@ class Monitor:
     def _devices(self, grant: Grant, view: RegionView) -> list[ContainerDevice]:
         if grant.holder is None:
             return []
+        held = self._held.get(grant.id, {})
         return [
             ContainerDevice(
                 key=grant.holder.key,
@@ -285,10 +302,7 @@ class Monitor:
                 index=index,
                 uuid=device.uuid,
                 limit_bytes=device.limit_bytes,
-                used_bytes=device.used_bytes,
-                context_bytes=device.context_bytes,
-                module_bytes=device.module_bytes,
-                buffer_bytes=max(0, device.used_bytes - device.context_bytes - device.module_bytes),
+                **_parts(device, held.get(device.uuid)),
                 busy_percent=self._busy(grant.id, device.uuid),
                 idle_s=view.idle_s,
                 throttled_s=device.waited_ns / 1e9,
@@ -302,6 +316,24 @@ class Monitor:
         """By the driver; else by what was charged, which is nothing while no limit holds."""
         told = self._shares.percent(grant_id, uuid)
         return self._activity[grant_id].busy_percent.get(uuid, 0.0) if told is None else told
+
+
+class _Parts(TypedDict):
+    """What a container uses of a device, bytes."""
+
+    used_bytes: int
+    context_bytes: int
+    module_bytes: int
+    buffer_bytes: int
+
+
+def _parts(device: DeviceView, held: int | None) -> _Parts:
+    """Use by the region; where the driver counts it (`held`), what the region does not know of is contexts."""
+    buffers = max(0, device.used_bytes - device.context_bytes - device.module_bytes)
+    used, context = device.used_bytes, device.context_bytes
+    if held is not None:
+        used, context = held, max(0, held - device.module_bytes - buffers)
+    return _Parts(used_bytes=used, context_bytes=context, module_bytes=device.module_bytes, buffer_bytes=buffers)
 
 
 def _told(value: int) -> int | None:

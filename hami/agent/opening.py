@@ -64,6 +64,13 @@ class Opening:
         store.save(grant)
         return changed
 
+    def say_enforcer(self, grant: Grant, pod: NodePod) -> None:
+        """Let programs that start from now on know who holds the limits. Raises OSError, WireError."""
+        assert grant.holder is not None
+        container = container_of(pod, grant.holder.position)
+        self.wording.store.open_up(grant.id, self.wording.grant_file(grant, container))
+        self.wording.store.save(grant)
+
     def close(self, grant: Grant) -> None:
         """Let the container use nothing."""
         self.wording.store.close_down(grant.id)

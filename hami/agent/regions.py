@@ -18,6 +18,8 @@ from hami.node.grants import Grant, GrantStore
 log = logging.getLogger(__name__)
 
 MIB: Final = 2**20
+LOW: Final = 1
+"""Priority of a region that is made anew after nobody has said its grant's; programs that start write their own."""
 JUST_LAUNCHED: Final = 2
 """The activity word after a launch; each look counts it down."""
 
@@ -76,6 +78,7 @@ class RegionFiles:
     def __init__(self, store: GrantStore) -> None:
         self._store = store
         self._open: dict[str, _Open] = {}
+        self._priorities: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -89,11 +92,10 @@ class RegionFiles:
 
     def ensure(self, grant: Grant, priority: int) -> None:
         """Have a region with the grant's devices and limits; one with live processes is never made anew."""
-        uuids = [str(share.uuid) for share in grant.shares]
-        limits = [share.memory_mib * MIB for share in grant.shares]
-        cores = [share.cores for share in grant.shares]
-        path = self._store.region(grant.id)
+        uuids, limits, cores = _plan(grant)
         with self._lock:
+            self._priorities[grant.id] = priority
+            self._store.adopt_region(grant.id)
             try:
                 region = self._region(grant.id)
             except OSError as error:
@@ -103,13 +105,34 @@ class RegionFiles:
                 for i, (limit, percent) in enumerate(zip(limits, cores, strict=True)):
                     region.set_limit(i, limit, percent)
                 region.set_priority(priority)
-                return
-            self._close(grant.id)
-            path.unlink(missing_ok=True)
-            # A reboot may have taken the directory's content, not the record.
-            path.parent.mkdir(mode=0o777, exist_ok=True)
-            path.parent.chmod(0o777)
-            self._keep(grant.id, Region.create(path, uuids, limits, cores, priority=priority))
+            else:
+                self._close(grant.id)
+                path = self._store.own_region(grant.id)
+                path.unlink(missing_ok=True)
+                self._keep(grant.id, Region.create(path, uuids, limits, cores, priority=priority))
+            self._store.show_region(grant.id)
+
+    def reassert(self, grant: Grant) -> str:
+        """Put back what the grant's container may have done to its region: limits, or the file itself.
+
+        Says what had been changed; empty where nothing was. A region whose pages are gone is made anew: the programs
+        that have it mapped cannot go on with it either way. Raises OSError where the node's disk is the trouble.
+        """
+        with self._lock:
+            try:
+                region = self._region(grant.id)
+                if region is None:
+                    return ""  # it was not made yet
+                changed = "the file of the shared region" if self._store.show_region(grant.id) else ""
+                uuids, limits, cores = _plan(grant)
+                priority = self._priorities.get(grant.id, region.snapshot().priority)
+                if region.reassert(uuids, limits, cores, priority=priority):
+                    changed = "the limits in the shared region"
+                return changed
+            except OSError as error:
+                log.warning("the region of grant %s cannot be used: %s", grant.id, error)
+        self.ensure(grant, self._priorities.get(grant.id, LOW))
+        return "the file of the shared region"
 
     def alive(self, grant_id: str) -> bool:
         """Whether a process of the grant's container still runs; the dead are reaped on the way.
@@ -129,6 +152,7 @@ class RegionFiles:
     def close(self, grant_id: str) -> None:
         """Let go of a region that is about to be deleted."""
         with self._lock:
+            self._priorities.pop(grant_id, None)
             self._close(grant_id)
 
     def view(self, grant_id: str, *, reap: bool) -> RegionView | None:
@@ -173,10 +197,10 @@ class RegionFiles:
     def _region(self, grant_id: str) -> Region | None:
         """The open region of the file as it is now. Raises OSError for a file that is no region.
 
-        The file belongs to the container, which may replace or cut it; touching a page that is gone kills a process,
-        so what is mapped is compared with what is there before every use.
+        Its container may cut the file; touching a page that is gone kills a process, so what is mapped is compared with
+        what is there before every use.
         """
-        path = self._store.region(grant_id)
+        path = self._store.own_region(grant_id)
         try:
             stat = path.stat()
         except FileNotFoundError:
@@ -191,13 +215,23 @@ class RegionFiles:
         return region
 
     def _keep(self, grant_id: str, region: Region) -> None:
-        stat = self._store.region(grant_id).stat()
+        stat = self._store.own_region(grant_id).stat()
         self._open[grant_id] = _Open(region=region, inode=stat.st_ino, size=stat.st_size)
 
     def _close(self, grant_id: str) -> None:
         known = self._open.pop(grant_id, None)
         if known is not None:
             known.region.close()
+
+
+def _plan(grant: Grant) -> tuple[list[str], list[int], list[int]]:
+    """A grant's devices, bytes and percent."""
+    shares = grant.shares
+    return (
+        [str(share.uuid) for share in shares],
+        [share.memory_mib * MIB for share in shares],
+        [share.cores for share in shares],
+    )
 
 
 def _view(region: Region) -> RegionView:

@@ -20,8 +20,10 @@ from hami.agent import metrics
 from hami.agent.announce import Announcement, Announcer
 from hami.agent.answer import NO_ADDITIONS, Additions, Strategy, Wording
 from hami.agent.assignments import Assignments
+from hami.agent.caps import ContainerCaps
 from hami.agent.checkpoint import FILE_NAME, read_checkpoint_file
 from hami.agent.grants import Grants
+from hami.agent.guard import Guard
 from hami.agent.inquiry import Inquiry
 from hami.agent.kubelet import stay_registered
 from hami.agent.mig import MigInstances
@@ -41,6 +43,8 @@ from hami.model.names import DeviceUuid, NodeName, PodUid
 from hami.model.settings import DeviceConfig, NodeOverrides, apply_node_overrides
 from hami.model.vendor import Vendor
 from hami.node import mig as mig_driver
+from hami.node.cgroups import Cgroups, is_version_2
+from hami.node.driver_cap import DriverCap
 from hami.node.driver_spec import DriverSpecs
 from hami.node.grants import Grant, GrantStore
 from hami.node.installed import HookTree
@@ -89,6 +93,8 @@ class AgentSettings:
     additions: Additions = NO_ADDITIONS
     """With a simulated driver, what its runtime would add to containers."""
     simulated: bool = False
+    cgroups: Path | None = None
+    """Root of the cgroup tree in which the driver may be asked to cap containers; None = it is asked to cap nothing."""
     legacy_metrics: bool = False
     metrics_bind: tuple[str, int] | None = ("", 9394)
 
@@ -105,14 +111,16 @@ async def run(settings: AgentSettings) -> None:
             store = GrantStore(settings.tree, settings.cdi_dir if settings.strategy == "cdi" else None)
             regions = stack.enter_context(RegionFiles(store))
             work: list[_Task] = []
+            caps = _caps(settings)
+            held = caps.used if caps is not None else None
             if settings.role == "monitor":
-                monitor = Monitor(regions, _GrantsOnDisk(store), probe, settings.node)
+                monitor = Monitor(regions, _GrantsOnDisk(store), probe, settings.node, held=held)
             else:
                 kube = await stack.enter_async_context(Kube.connect(settings.kubeconfig))
                 podlist = PodResources(settings.pod_resources_socket, _vendor(settings).resources.count)
                 stack.callback(podlist.close)
-                grants, work = _plugin(settings, probe, store, regions, kube, podlist)
-                monitor = Monitor(regions, lambda: grants.grants, probe, settings.node)
+                grants, work = _plugin(settings, probe, store, regions, kube, podlist, caps)
+                monitor = Monitor(regions, lambda: grants.grants, probe, settings.node, held=held)
             if settings.role != "plugin":
                 work.append(("monitor", monitor.run))
                 if settings.metrics_bind is not None:
@@ -134,6 +142,7 @@ def _plugin(
     regions: RegionFiles,
     kube: Kube,
     podlist: PodResources,
+    caps: ContainerCaps | None,
 ) -> tuple[Grants, list[_Task]]:
     """What serves the kubelet and the API server: the grants, and the tasks that keep them true."""
     known, vendor = registry(settings.config), _vendor(settings)
@@ -175,6 +184,7 @@ def _plugin(
         strategy=settings.strategy,
         additions=settings.additions,
         driver=None if settings.simulated else DriverSpecs((ETC_CDI, settings.cdi_dir)),
+        caps=caps,
     )
     mig = MigInstances(settings.tree.vgpu / INSTANCES)
     mig.load()
@@ -213,6 +223,7 @@ def _plugin(
         ("probe", partial(_probe, probe, partial(_look, probe, mig, grants), found, static)),
         ("settle", partial(_settle, settings.device_plugin_dir, grants)),
         ("sweep", partial(_sweep, grants, pods_listed)),
+        ("guard", Guard(grants, regions, caps, writer.tell).run),
         ("kubelet", serve),
         ("static", static.run),
     ]
@@ -327,6 +338,18 @@ async def _sweep(grants: Grants, pods_listed: anyio.Event) -> None:
     while True:
         await anyio.sleep(SWEEP_EVERY_S)
         await grants.sweep()
+
+
+def _caps(settings: AgentSettings) -> ContainerCaps | None:
+    if settings.cgroups is None:
+        return None
+    nvidia = apply_node_overrides(settings.config.nvidia, settings.overrides)
+    played = settings.simulated and not is_version_2(settings.cgroups)
+    return ContainerCaps(
+        driver=DriverCap(settings.cgroups, played=played),
+        groups=Cgroups(settings.cgroups),
+        scaled=nvidia.device_memory_scaling > 1,
+    )
 
 
 def _vendor(settings: AgentSettings) -> Vendor:

@@ -93,7 +93,8 @@ def owner_env(
     amounts = {share.memory_mib for share in shares}
     if driver_cap and len(amounts) == 1 and 0 not in amounts:
         amount = str(amounts.pop())
-        env |= {"NVIDIA_GPU_MEMORY_REQUEST": amount, "NVIDIA_GPU_MEMORY_LIMIT": amount}
+        # Nothing is set apart: what a container has set apart must be given back before its cgroup goes.
+        env |= {"NVIDIA_GPU_MEMORY_REQUEST": "0", "NVIDIA_GPU_MEMORY_LIMIT": amount}
     return env
 
 

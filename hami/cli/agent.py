@@ -18,6 +18,7 @@ from hami.agent.service import AgentSettings, run
 from hami.agent.simulation import simulated_machine
 from hami.alloc.grant import LOCK
 from hami.kube.errors import ConfigError
+from hami.model.machine import read_machine
 from hami.model.names import NodeName, WireError
 from hami.model.settings import (
     DEFAULT_DEVICE_CONFIG,
@@ -26,6 +27,7 @@ from hami.model.settings import (
     read_device_config,
     read_node_config,
 )
+from hami.node import cgroups
 from hami.node.installed import HookTree, InstallError, hook_tree, install
 from hami.node.probe import ProbeError
 from hami.node.probe_nvidia import MIXED, SINGLE
@@ -86,6 +88,10 @@ def agent(
     mig_strategy: Annotated[
         str, typer.Option(help="MIG instances made by others: none, single (devices to share), mixed (own resources)")
     ] = "none",
+    driver_cap: Annotated[
+        bool, typer.Option(help="let drivers that can (615 and newer) cap each container's memory themselves")
+    ] = True,
+    cgroup_root: Annotated[Path, typer.Option(help="where the node's cgroups are mounted")] = cgroups.ROOT,
     legacy_metrics: Annotated[bool, typer.Option(help="HAMi's old metric names, too")] = False,
     v: Annotated[int, typer.Option("-v", help="log level: 4 and more tell details")] = 1,
 ) -> None:
@@ -129,6 +135,7 @@ def agent(
             cdi_dir=cdi_dir,
             inventory_format=_form(inventory_format),
             additions=_simulated(simulate, node_name, tree) if simulate else NO_ADDITIONS,
+            cgroups=_cgroups(driver_cap, cgroup_root, simulate, node_name),
             simulated=simulate is not None,
             legacy_metrics=legacy_metrics,
             metrics_bind=_address(metrics_bind_address),
@@ -173,6 +180,14 @@ def _simulated(description: Path, node_name: str, tree: HookTree) -> Additions:
     if loader_dir is None:
         raise WireError("--simulate", f"a machine of {', '.join(LOADER_DIRS)}", platform.machine())
     return simulated_additions(native_dir() / "sim", loader_dir, state)
+
+
+def _cgroups(wanted: bool, root: Path, simulate: Path | None, node_name: str) -> Path | None:
+    """The tree in which containers are capped; a simulated driver knows one by its description alone."""
+    if simulate is not None:
+        described = read_machine(_yaml(simulate), default_name=node_name).cgroups
+        root, wanted = Path(described), wanted and bool(described)
+    return root if wanted else None
 
 
 def _role(word: str) -> Literal["both", "plugin", "monitor"]:

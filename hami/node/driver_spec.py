@@ -20,6 +20,8 @@ KINDS: Final = ("k8s.device-plugin.nvidia.com/gpu", "nvidia.com/gpu")
 """The preferred first: the one made for device plug-ins."""
 LISTS: Final = ("env", "deviceNodes", "netDevices", "mounts", "hooks", "additionalGids")
 """Parts of an edit that simply add up."""
+CAP_HOOK: Final = "apply-cuda-memory-limits"
+"""Name of the container toolkit's hook that acts on NVIDIA_GPU_MEMORY_LIMIT, from its release 1.20.1 on."""
 SIZE_LIMIT: Final = 8 * 1024 * 1024
 
 
@@ -29,6 +31,12 @@ class DriverEdits:
 
     version: str
     edits: Mapping[str, Sequence[Any]]
+
+    @property
+    def caps_memory(self) -> bool:
+        """Whether starting the container runs the vendor's hook that sets the driver's memory limits."""
+        hooks = [hook for hook in self.edits.get("hooks", ()) if isinstance(hook, dict)]
+        return any(CAP_HOOK in map(str, hook.get("args") or ()) for hook in hooks)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ import orjson
 
 from hami.model.claim import MigReservation, Share
 from hami.model.names import DeviceUuid, PodKey, PodUid, WireError
+from hami.model.wire.grant import ENFORCERS
 from hami.model.wire.mig import read_reservations, write_reservations
 from hami.node.atomic import write_atomically
 from hami.node.installed import HookTree
@@ -79,6 +81,8 @@ class Grant:
     shares: tuple[Share, ...] = ()
     mig: tuple[MigReservation, ...] = ()
     """The instance of each share, made, where the cards are in MIG mode; the hardware holds their limits."""
+    enforced_by: str = "library"
+    """Who holds the limits, in the grant file's words: our library, the driver, or the MPS server."""
     reason: str = ""
     """Why it was refused."""
 
@@ -106,6 +110,43 @@ class GrantStore:
 
     def region(self, grant_id: str) -> Path:
         return self.region_dir(grant_id) / f"{grant_id}.cache"
+
+    def own_region(self, grant_id: str) -> Path:
+        """The region's file under a name that its container cannot reach, so that nobody makes us open another file."""
+        return self.tree.grants / grant_id / "region.own"
+
+    def adopt_region(self, grant_id: str) -> None:
+        """Give a region that an earlier release made its name of our own."""
+        own, path = self.own_region(grant_id), self.region(grant_id)
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            if not own.exists() and stat.S_ISREG(path.lstat().st_mode):
+                os.link(path, own, follow_symlinks=False)
+                if not stat.S_ISREG(own.lstat().st_mode):
+                    own.unlink()
+
+    def show_region(self, grant_id: str) -> bool:
+        """Have the region's file where its container finds it; False if it is there. A container may remove it, or put
+        something else there."""
+        path, own_path = self.region(grant_id), self.own_region(grant_id)
+        own = own_path.stat()
+        try:
+            there = path.lstat()
+        except FileNotFoundError:
+            there = None
+        if there is not None and (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino):
+            return False
+        # A reboot may have taken the directory's content, not the record.
+        path.parent.mkdir(mode=0o777, exist_ok=True)
+        path.parent.chmod(0o777)
+        temporary = self.tree.grants / grant_id / f".{new_id()}"
+        os.link(own_path, temporary)
+        try:
+            if there is not None and stat.S_ISDIR(there.st_mode):
+                shutil.rmtree(path, ignore_errors=True)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
 
     def load(self) -> dict[str, Grant]:
         """Every grant with a readable record; a directory without one is reported in `problems` and left to `sweep`."""
@@ -207,6 +248,7 @@ def _write(grant: Grant) -> dict[str, Any]:
         "visible": list(grant.visible),
         "state": grant.state.value,
         "shares": [[share.uuid, share.kind, share.memory_mib, share.cores] for share in grant.shares],
+        "enforced_by": grant.enforced_by,
         "reason": grant.reason,
     }
     if grant.mig:
@@ -222,6 +264,12 @@ def _write(grant: Grant) -> dict[str, Any]:
             "containers": holder.containers,
         }
     return document
+
+
+def _enforcer(word: object) -> str:
+    if word not in ENFORCERS:
+        raise ValueError(f"enforced_by is {word!r}")
+    return str(word)
 
 
 def _read(grant_id: str, document: Any) -> Grant:
@@ -248,6 +296,7 @@ def _read(grant_id: str, document: Any) -> Grant:
                 for uuid, kind, memory, cores in document["shares"]
             ),
             mig=read_reservations(str(document.get("mig", "")), f"grants/{grant_id}/record.json"),
+            enforced_by=_enforcer(document.get("enforced_by", "library")),
             reason=str(document["reason"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:

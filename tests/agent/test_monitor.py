@@ -103,9 +103,9 @@ class TestRegionFiles:
             regions.apply(Feedback(id=made.id, blocked=False, sharing=False))
             assert (seen.snapshot().blocked, seen.snapshot().sharing) == (False, False)
 
-    @pytest.mark.parametrize("what", ["cut", "removed", "replaced", "emptied"])
-    def test_a_container_that_spoils_its_region(self, store: GrantStore, what: str) -> None:
-        """It has the directory mounted and may do with the file what it likes; only its own metrics suffer."""
+    @pytest.mark.parametrize("what", ["cut", "emptied"])
+    def test_a_container_that_cuts_its_region(self, store: GrantStore, what: str) -> None:
+        """It may write the file as it likes; only its own metrics suffer, and not for long."""
         spoiled, good = grant("spoiled", 0), grant("good", 1)
         with RegionFiles(store) as regions:
             for each in (spoiled, good):
@@ -113,22 +113,69 @@ class TestRegionFiles:
                 regions.ensure(each, 1)
             monitor = Monitor(regions, lambda: (spoiled, good), FakeProbe(), NODE)
             monitor.see()
-            path = store.region(spoiled.id)
-            if what == "cut":
-                os.truncate(path, 4096)
-            elif what == "emptied":
-                os.truncate(path, 0)
-            else:
-                path.unlink()
-                if what == "replaced":
-                    path.write_bytes(bytes(100))
+            os.truncate(store.region(spoiled.id), 4096 if what == "cut" else 0)
             monitor.see()
             monitor.see()
             assert [c.key.name for c in monitor.look.containers] == ["good"]
             assert not regions.alive(spoiled.id)
-            regions.ensure(spoiled, 1)
+            assert regions.reassert(spoiled) == "the file of the shared region"
             monitor.see()
             assert [c.key.name for c in monitor.look.containers] == ["spoiled", "good"]
+            assert _limits(store, spoiled) == [(UUIDS[0], 3000 << 20, 30)]
+
+    @pytest.mark.parametrize("what", ["removed", "replaced", "linked", "a directory"])
+    def test_a_container_that_hides_its_region(self, store: GrantStore, tmp_path: Path, what: str) -> None:
+        """It has the directory mounted, not the file's other name, by which we know it."""
+        made = grant("hidden", 0)
+        store.create(made)
+        path, elsewhere = store.region(made.id), tmp_path / "of-the-node"
+        elsewhere.write_bytes(bytes(2_100_000))
+        with RegionFiles(store) as regions:
+            regions.ensure(made, 1)
+            inode = path.stat().st_ino
+            path.unlink()
+            if what == "replaced":
+                path.write_bytes(bytes(100))
+            elif what == "linked":
+                path.symlink_to(elsewhere)
+            elif what == "a directory":
+                (path / "more").mkdir(parents=True)
+            monitor = Monitor(regions, lambda: (made,), FakeProbe(), NODE)
+            monitor.see()
+            assert [c.key.name for c in monitor.look.containers] == ["hidden"]
+            assert regions.reassert(made) == "the file of the shared region"
+            assert regions.reassert(made) == ""
+            assert path.lstat().st_ino == inode
+        assert elsewhere.stat().st_size == 2_100_000, "nobody made us touch another file"
+
+    def test_words_that_a_container_changed(self, store: GrantStore) -> None:
+        made = grant("tampered", 0, 1)
+        store.create(made)
+        with RegionFiles(store) as regions:
+            regions.ensure(made, 1)
+            assert regions.reassert(made) == ""
+            with Region.open(store.region(made.id)) as inside:
+                inside.set_limit(1, 0, 0)
+                inside.set_priority(0)
+            with store.region(made.id).open("r+b") as file:
+                file.seek(64)  # the first device's name
+                file.write(b"GPU-another")
+            assert regions.reassert(made) == "the limits in the shared region"
+            assert _limits(store, made) == [(UUIDS[0], 3000 << 20, 30), (UUIDS[1], 3000 << 20, 30)]
+            with store.region(made.id).open("r+b") as file:
+                file.write(bytes(4))  # the mark by which programs know a region
+            assert regions.reassert(made) == "the limits in the shared region"
+            with Region.open(store.region(made.id)) as inside:
+                assert inside.snapshot().priority == 1
+
+    def test_a_region_of_an_earlier_release_is_taken_over(self, store: GrantStore) -> None:
+        made = grant("old", 0)
+        store.create(made)
+        with Region.create(store.region(made.id), UUIDS[:1], [1 << 20], [10]), RegionFiles(store) as regions:
+            inode = store.region(made.id).stat().st_ino
+            regions.ensure(made, 1)
+            assert store.own_region(made.id).stat().st_ino == inode
+            assert _limits(store, made) == [(UUIDS[0], 3000 << 20, 30)]
 
     def test_a_file_that_is_no_region_costs_itself_alone(self, store: GrantStore) -> None:
         good, bad = grant("good", 0), grant("bad", 1)
@@ -136,11 +183,17 @@ class TestRegionFiles:
             for each in (good, bad):
                 store.create(each)
             regions.ensure(good, 1)
-            store.region(bad.id).write_bytes(b"nonsense")
+            store.own_region(bad.id).write_bytes(b"nonsense")
             monitor = Monitor(regions, lambda: (bad, good), FakeProbe(), NODE)
             monitor.see()
             assert [c.key.name for c in monitor.look.containers] == ["good"]
             assert monitor.look.errors == 1
+
+
+def _limits(store: GrantStore, grant: Grant) -> list[tuple[str, int, int]]:
+    """What programs of the container find."""
+    with Region.open(store.region(grant.id)) as region:
+        return [(device.uuid, device.limit_bytes, device.cores) for device in region.snapshot().devices]
 
 
 def _made(regions: RegionFiles, grant: Grant, store: GrantStore) -> Path:
@@ -308,6 +361,19 @@ class TestLooks:
         monitor = Monitor(regions, lambda: (waiting,), FakeProbe(), NODE)
         monitor.see()
         assert monitor.look.containers == ()
+
+    def test_what_the_driver_counts_outranks_the_region(self) -> None:
+        """Contexts are in the driver's figure alone."""
+        regions, one, other = ScriptedRegions(), grant("one", 0), grant("other", 1)
+        for each in (one, other):
+            regions.launch(each, 1, 1)
+        counted = {one.id: {UUIDS[0]: 1000}}
+        monitor = Monitor(regions, lambda: (one, other), FakeProbe(), NODE, held=lambda g: counted.get(g.id, {}))
+        assert monitor.see_held() == counted
+        monitor.hold(monitor.see_held())
+        monitor.see()
+        found = [(c.used_bytes, c.context_bytes, c.module_bytes, c.buffer_bytes) for c in monitor.look.containers]
+        assert found == [(1000, 500, 200, 300), (600, 100, 200, 300)]
 
 
 class TestMetrics:

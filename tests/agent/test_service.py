@@ -1,6 +1,7 @@
 """`hami agent` as a process of its own, on a simulated machine, beside a fake kubelet and a scripted API server."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,14 @@ import pytest
 
 from hami.model.wire.grant import read_grant
 from hami.model.wire.node import read_inventory
+from hami.node.simulated import environment
 from tests.agent.conftest import NODE, container, pod
 from tests.agent.fake_kubelet import FakeKubelet, Json
 from tests.fakes.apiserver import FakeApi
 from tests.fakes.loop import guarded_loop
+from tests.interpose.cuda_client import MIB, OUT_OF_MEMORY, Client
+from tests.node.test_cgroups import container as container_process
+from tests.node.test_cgroups import group
 
 pytestmark = pytest.mark.anyio
 
@@ -185,6 +190,41 @@ async def test_two_processes_under_their_old_names(agent: AgentProcess) -> None:
         await run(agent, document)
         text = await metrics(agent, "hami_vgpu_memory_limit_bytes{")
         assert 'pod="a"' in text
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare to mount as a runtime does"
+)
+async def test_a_driver_that_can_cap_caps_a_program_without_the_library(agent: AgentProcess) -> None:
+    """The library is told so once it is certain, and that it is not when the container starts anew."""
+    cgroups = agent.root / "cgroup"
+    cgroups.mkdir()
+    described = f"{MACHINE}driver: {{version: '615.71', cuda: '13.4'}}\ncgroups: {cgroups}\n"
+    (agent.root / "machine.yaml").write_text(described)
+    with agent.started():
+        await agent.registered()
+        uuid = next(iter(agent.kubelet.devices)).rpartition("-")[0]
+        document = agent.api.put("pods", pod("a", assigned=f"{uuid},NVIDIA,3000,30:;"))
+        await run(agent, document)
+        etc = next(m.host_path for m in agent.kubelet.answers["a", "main"].mounts if m.container_path == "/etc/hami")
+
+        def enforcer() -> str:
+            return read_grant(Path(etc, "grant").read_text()).devices[0].enforced_by
+
+        assert enforcer() == "library"
+        [state] = (agent.root / "hook" / "vgpu").glob("simulated-*.state")
+        with container_process(agent.root / "hook" / "vgpu", Path(etc).parent.name) as pid:
+            with Client({**environment(state), "NVIDIA_VISIBLE_DEVICES": uuid}) as program:
+                group(cgroups, "kubepods/poduid-a/main", pid, program.process.pid)
+                await until(lambda: enforcer() == "driver")
+                assert program.use() == 0
+                assert program.alloc(2701 * MIB)[0] == OUT_OF_MEMORY
+                assert program.alloc(2600 * MIB)[0] == 0
+                assert program.info() == [0, 100 * MIB, 3000 * MIB]
+                labels = f'container="main",device_uuid="{uuid}",namespace="default",pod="a",vdevice_index="0"'
+                await metrics(agent, f'hami_vgpu_memory_used_bytes{{{labels},zone="vGPU"}} 3.0408704e+09')
+        await agent.kubelet.start_container(document, "main")
+        assert enforcer() == "library"
 
 
 async def test_a_restarted_kubelet_meets_a_registered_agent(agent: AgentProcess) -> None:

@@ -88,7 +88,7 @@ def test_several_devices_in_the_containers_order() -> None:
 def test_the_drivers_own_cap(shares: tuple[Share, ...], amount: str | None) -> None:
     env = owner_env(shares, NVIDIA, driver_cap=True)
     assert env.get("NVIDIA_GPU_MEMORY_LIMIT") == amount
-    assert env.get("NVIDIA_GPU_MEMORY_REQUEST") == amount
+    assert env.get("NVIDIA_GPU_MEMORY_REQUEST") == (None if amount is None else "0")
     assert "NVIDIA_GPU_MEMORY_LIMIT" not in owner_env(shares, NVIDIA)
 
 
