@@ -1,5 +1,6 @@
 """The wheel carries all that runs without the source tree, and it runs."""
 
+import platform
 import subprocess
 import sys
 import zipfile
@@ -42,6 +43,8 @@ def test_it_holds_the_native_parts_and_no_sources_of_others(wheel: Path) -> None
         names = set(archive.namelist())
     for part in ("libvgpu.so", "sim/libcuda.so.1", "sim/libnvidia-ml.so.1", "sim/state.def", "sim/gpuprobe"):
         assert f"hami/native/{part}" in names
+    other = {"x86_64": "aarch64", "aarch64": "x86_64"}[platform.machine()]
+    assert f"hami/native/{other}/libvgpu.so" in names
     assert any(name.startswith("hami/alloc/_fit.") and name.endswith(".so") for name in names)
     assert not [name for name in names if not name.startswith(("hami/", "hami-"))]
 

@@ -13,7 +13,6 @@ from hami.node._region import Region
 from tests.interpose.container import LIBRARY, PROBE, Container
 from tests.interpose.simulation import Simulation
 
-INTERPOSE = Path(__file__).parents[2] / "interpose"
 LIMIT_MIB = 300
 CONTEXT_MIB = 100  # of the machines of these tests
 
@@ -36,20 +35,6 @@ def _tool(*command: str) -> str:
 def _alone(machine: Simulation, **more: str) -> dict[str, str]:
     """The environment of a program that has only the library of all a container is given."""
     return {"PATH": os.environ["PATH"], **machine.environment(), "LD_PRELOAD": str(LIBRARY), **more}
-
-
-def test_exports_are_the_rows_of_the_table() -> None:
-    rows = set(re.findall(r"^HOOK\(\w+, (\w+),", (INTERPOSE / "hooks.def").read_text(), flags=re.MULTILINE))
-    shown = {line.split()[-1] for line in _tool("nm", "-D", "--defined-only", str(LIBRARY)).splitlines()}
-    assert shown == rows | {"dlsym", "dlvsym", "dlopen"}
-
-
-def test_needs_no_driver_and_does_nothing_at_load() -> None:
-    dynamic = _tool("readelf", "-d", str(LIBRARY))
-    needed = re.findall(r"NEEDED.*\[(.*)\]", dynamic)
-    assert all(re.match(r"(libc|libdl|libpthread|ld-linux.*)\.so", name) for name in needed), needed
-    # At most one pointer, the compiler's own frame registration. A constructor of ours would be another.
-    assert re.findall(r"INIT_ARRAYSZ\).* (\d+) \(bytes\)", dynamic) in ([], ["8"])
 
 
 def test_own_lookups_are_never_called_from_inside() -> None:
