@@ -233,6 +233,20 @@ uint64_t account_context_bytes(const struct region *region, int device)
     return measured ? measured : ACCOUNT_CONTEXT_BYTES;
 }
 
+void account_swap(struct region *region, int device, int64_t bytes)
+{
+    __atomic_add_fetch(&shown_of(region, region->slot, device)->swapped, (uint64_t)bytes, __ATOMIC_RELAXED);
+}
+
+uint64_t account_swapped(const struct region *region, int device)
+{
+    int slots = __atomic_load_n(&region->prefix->slot_count, __ATOMIC_ACQUIRE);
+    uint64_t sum = 0;
+    for (int slot = 0; slot < slots && slot < REGION_SLOTS; slot++)
+        sum += __atomic_load_n(&shown_of(region, slot, device)->swapped, __ATOMIC_RELAXED);
+    return sum;
+}
+
 void account_observe(struct region *region, int slot, int device, uint64_t bytes)
 {
     struct region_device *d = device_of(region, device);

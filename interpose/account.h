@@ -39,6 +39,11 @@ void account_end_overhead(struct region *region, int device, enum account_overhe
 uint64_t account_overhead(const struct region *region, int device);
 /* What to count for a context. */
 uint64_t account_context_bytes(const struct region *region, int device);
+/* Notes that this process has `bytes` more (or less) that its device had no room for, so that they stand in host memory;
+ * they are charged like all others. */
+void account_swap(struct region *region, int device, int64_t bytes);
+/* What all processes have of it, bytes. */
+uint64_t account_swapped(const struct region *region, int device);
 /* The node side: the driver says that the process in `slot` holds `bytes` of the device, all in all. What is beside its
  * allocations is overhead; new contexts of this device will be counted like this one's. */
 void account_observe(struct region *region, int slot, int device, uint64_t bytes);

@@ -2,6 +2,7 @@
 
 #include "cost.h"
 #include "live.h"
+#include "managed.h"
 #include "pool.h"
 #include "process.h"
 
@@ -46,6 +47,8 @@ void context_forget(void)
 static void refund(const struct live *entry)
 {
     account_refund(&process.region, entry->device, entry->bytes);
+    if (entry->kind == LIVE_LINEAR && entry->references == LIVE_SUBSTITUTE)
+        managed_note(entry, false);
 }
 
 static void end_module(const struct live *entry)

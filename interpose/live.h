@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 enum live_kind {
-    LIVE_LINEAR = 1, /* an address; `owner` is its context */
+    LIVE_LINEAR = 1, /* an address; `owner` is its context; `references` may be LIVE_SUBSTITUTE */
     LIVE_PHYSICAL,   /* a handle of cuMemCreate; `references` counts creations, retains and mappings */
     LIVE_MAPPING,    /* an address; `owner` is the handle mapped there */
     LIVE_ARRAY,      /* `owner` is its context */
@@ -18,6 +18,8 @@ enum live_kind {
     LIVE_MODULE,     /* loaded code; `owner` is its context */
     LIVE_GRAPH,      /* what an executable graph needs (graph_memory.c) */
 };
+
+enum { LIVE_SUBSTITUTE = 1 }; /* stands in host memory (managed.h) */
 
 struct live {
     uint64_t key; /* never 0 */

@@ -1,5 +1,6 @@
 /* Linear memory: reserve, ask the driver, keep the reservation or give it back. */
 #include "live.h"
+#include "managed.h"
 #include "process.h"
 
 /* The unit in which the driver hands out device memory. */
@@ -13,14 +14,35 @@ static uint64_t taken(uint64_t bytes)
     return bytes > UINT64_MAX - UNIT_BYTES ? bytes : (bytes + UNIT_BYTES - 1) / UNIT_BYTES * UNIT_BYTES;
 }
 
+static struct live entry_of(const struct target *target, uint64_t address, uint64_t bytes)
+{
+    return (struct live){.kind = LIVE_LINEAR,
+                         .key = address,
+                         .bytes = bytes,
+                         .owner = target->context,
+                         .device = (int16_t)target->device};
+}
+
 static void keep(const struct target *target, uint64_t address, uint64_t bytes)
 {
     if (target->device >= 0)
-        live_add((struct live){.kind = LIVE_LINEAR,
-                               .key = address,
-                               .bytes = bytes,
-                               .owner = target->context,
-                               .device = (int16_t)target->device});
+        live_add(entry_of(target, address, bytes));
+}
+
+/* The driver has no room: with oversubscription the memory may stand in the host's. */
+__attribute__((noinline)) static CUresult substitute(const struct target *target, CUdeviceptr *address, size_t bytes,
+                                                     uint64_t cost)
+{
+    CUresult rc = managed_alloc(target, address, bytes);
+    if (rc != CUDA_SUCCESS) {
+        target_refund(target, cost);
+        return rc;
+    }
+    struct live entry = entry_of(target, *address, cost);
+    entry.references = LIVE_SUBSTITUTE;
+    live_add(entry);
+    managed_note(&entry, true);
+    return rc;
 }
 
 CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes)
@@ -33,6 +55,8 @@ CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes)
     CUresult rc = FORWARD(cuMemAlloc_v2(address, bytes));
     if (rc == CUDA_SUCCESS)
         keep(&target, *address, cost);
+    else if (rc == CUDA_ERROR_OUT_OF_MEMORY && process.config.oversubscribe)
+        rc = substitute(&target, address, bytes, cost);
     else
         target_refund(&target, cost);
     return rc;
@@ -127,10 +151,13 @@ static bool release(uint64_t address, struct live *entry)
 
 static CUresult settle(CUresult rc, bool ours, const struct live *entry)
 {
-    if (ours && rc == CUDA_SUCCESS)
+    if (ours && rc == CUDA_SUCCESS) {
         account_refund(&process.region, entry->device, entry->bytes);
-    else if (ours)
+        if (entry->references == LIVE_SUBSTITUTE)
+            managed_note(entry, false);
+    } else if (ours) {
         live_add(*entry);
+    }
     return rc;
 }
 

@@ -13,6 +13,7 @@
 #include "graph_memory.h"
 #include "live.h"
 #include "log.h"
+#include "managed.h"
 #include "pool.h"
 
 struct process process;
@@ -86,6 +87,7 @@ static void forget_parent(void)
     live_forget();
     pool_forget();
     graph_memory_forget();
+    managed_forget();
     context_forget();
     cost_forget();
     forked = false;

@@ -37,7 +37,6 @@ cdef extern from "region.h" nogil:
         int64_t total
         int64_t overhead
         uint64_t context_bytes
-        int64_t swapped
         uint64_t limit
         uint32_t cores
         uint64_t refused
@@ -92,4 +91,5 @@ cdef extern from "region.h" nogil:
 cdef extern from "account.h" nogil:
     uint64_t account_total(const region* r, int device)
     uint64_t account_overhead(const region* r, int device)
+    uint64_t account_swapped(const region* r, int device)
     void account_observe(region* r, int slot, int device, uint64_t bytes)

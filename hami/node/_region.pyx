@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.errno cimport EEXIST, errno
-from libc.stdint cimport int64_t
 from libc.string cimport memset, strncpy
 
 import os
@@ -189,7 +188,7 @@ cdef class Region:
                 cores=r.ext.devices[i].cores,
                 used_bytes=account_total(r, i),
                 overhead_bytes=account_overhead(r, i),
-                swapped_bytes=max(<int64_t> 0, r.ext.devices[i].swapped),
+                swapped_bytes=account_swapped(r, i),
                 launches=region_launches(r, i),
                 charged_ns=r.ext.devices[i].charged_ns,
                 waited_ns=r.ext.devices[i].waited_ns,

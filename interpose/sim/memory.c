@@ -19,13 +19,16 @@ static CUresult take(CUdeviceptr *out, u64 size, enum sim_kind kind)
         return CUDA_ERROR_INVALID_CONTEXT;
     if (!out || !size)
         return CUDA_ERROR_INVALID_VALUE;
-    if (size > sim->devices[context->device].memory_bytes || !ledger_take(context->device, kind, rounded(size)))
+    u64 cost = rounded(size);
+    if (kind == KIND_MANAGED)
+        cost = ledger_take_some(context->device, kind, cost); /* the rest stands in host memory, for good */
+    else if (size > sim->devices[context->device].memory_bytes || !ledger_take(context->device, kind, cost))
         return CUDA_ERROR_OUT_OF_MEMORY;
     struct block *block;
     pthread_mutex_lock(&local);
     CUdeviceptr address = arena_take(size, &block);
     if (address) {
-        block->cost = rounded(size);
+        block->cost = cost;
         block->context = context;
         block->kind = kind;
         block->device = context->device;
@@ -34,7 +37,7 @@ static CUresult take(CUdeviceptr *out, u64 size, enum sim_kind kind)
     }
     pthread_mutex_unlock(&local);
     if (!address) {
-        ledger_give(context->device, kind, rounded(size));
+        ledger_give(context->device, kind, cost);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     *out = address;

@@ -292,6 +292,21 @@ bool ledger_take(int device, enum sim_kind kind, u64 bytes)
     return fits;
 }
 
+u64 ledger_take_some(int device, enum sim_kind kind, u64 bytes)
+{
+    int slot = state_attach();
+    if (slot < 0)
+        return 0;
+    state_lock();
+    reap_locked();
+    u64 room = unit_exists(device) ? room_for(slot, device, kind) : 0;
+    u64 taken = bytes < room ? bytes : room;
+    sim->processes[slot].memory[device * SIM_KINDS + kind] += taken;
+    sim->used[device] += taken;
+    state_unlock();
+    return taken;
+}
+
 void ledger_give(int device, enum sim_kind kind, u64 bytes)
 {
     int slot = state_attach();

@@ -73,6 +73,8 @@ int state_pid(int slot);
 /* Account `bytes` of a unit to this process; false when the unit, or a cgroup of the process under its limit, has not that
  * much left (dead processes were dropped before saying so), or the unit does not exist any more. Takes the lock. */
 bool ledger_take(int device, enum sim_kind kind, u64 bytes);
+/* The same, but as much of it as there is; returns how much. */
+u64 ledger_take_some(int device, enum sim_kind kind, u64 bytes);
 void ledger_give(int device, enum sim_kind kind, u64 bytes);
 
 /* Bytes of a unit in use by live processes. Takes the lock. */
