@@ -1,10 +1,17 @@
-/* Arrays: what they cost. Their content is not kept. */
+/* Arrays: what they cost, until they are destroyed or their context is. Their content is not kept. */
 #include "cuda_sim.h"
 
 #define ROUND 512u
 
-struct CUarray_st {
+/* First member of what ends with its context. */
+struct held {
     struct object object;
+    CUcontext context;
+    struct held *previous, *next; /* of this process's */
+};
+
+struct CUarray_st {
+    struct held held; /* not listed for a level */
     CUDA_ARRAY3D_DESCRIPTOR description;
     int device;
     u64 cost;
@@ -12,13 +19,56 @@ struct CUarray_st {
 };
 
 struct CUmipmappedArray_st {
-    struct object object;
+    struct held held;
     CUDA_ARRAY3D_DESCRIPTOR description;
     int device;
     unsigned level_count;
     u64 cost;
     CUarray levels[32];
 };
+
+static struct held *all;
+static unsigned all_generation;
+
+/* With `local` held, like the one below. */
+static struct held **list(void)
+{
+    if (all_generation != state_generation()) {
+        all_generation = state_generation();
+        all = NULL;
+    }
+    return &all;
+}
+
+static void unlist(struct held *held)
+{
+    struct held **first = list();
+    if (held->previous)
+        held->previous->next = held->next;
+    else
+        *first = held->next;
+    if (held->next)
+        held->next->previous = held->previous;
+}
+
+static void keep(struct held *held, CUcontext context)
+{
+    pthread_mutex_lock(&local);
+    struct held **first = list();
+    held->context = context;
+    held->next = *first;
+    if (held->next)
+        held->next->previous = held;
+    *first = held;
+    pthread_mutex_unlock(&local);
+}
+
+static void give_up(struct held *held)
+{
+    pthread_mutex_lock(&local);
+    unlist(held);
+    pthread_mutex_unlock(&local);
+}
 
 static unsigned element_bytes(CUarray_format format)
 {
@@ -81,6 +131,7 @@ static CUresult create(CUarray *out, const CUDA_ARRAY3D_DESCRIPTOR *description)
     array->description = *description;
     array->device = context->device;
     array->cost = cost;
+    keep(&array->held, context);
     *out = array;
     return CUDA_SUCCESS;
 }
@@ -122,13 +173,19 @@ SIM_API CUresult cuArray3DCreate(CUarray *out, const CUDA_ARRAY3D_DESCRIPTOR_v1 
                                                   .Flags = d->Flags});
 }
 
+static void array_end(CUarray array)
+{
+    ledger_give(array->device, KIND_ARRAY, array->cost);
+    object_end(array);
+}
+
 SIM_API CUresult cuArrayDestroy(CUarray array)
 {
     ENTER();
     if (!object_is(array, OBJECT_ARRAY) || array->level)
         return CUDA_ERROR_INVALID_HANDLE;
-    ledger_give(array->device, KIND_ARRAY, array->cost);
-    object_end(array);
+    give_up(&array->held);
+    array_end(array);
     return CUDA_SUCCESS;
 }
 
@@ -206,6 +263,7 @@ SIM_API CUresult cuMipmappedArrayCreate(CUmipmappedArray *out, const CUDA_ARRAY3
         part->level = true;
         array->levels[level] = part;
     }
+    keep(&array->held, context);
     *out = array;
     return CUDA_SUCCESS;
 }
@@ -226,8 +284,25 @@ SIM_API CUresult cuMipmappedArrayDestroy(CUmipmappedArray array)
     ENTER();
     if (!object_is(array, OBJECT_MIPMAP))
         return CUDA_ERROR_INVALID_HANDLE;
+    give_up(&array->held);
     mipmap_end(array);
     return CUDA_SUCCESS;
+}
+
+void context_arrays_drop(CUcontext context)
+{
+    pthread_mutex_lock(&local);
+    for (struct held *held = *list(), *next; held; held = next) {
+        next = held->next;
+        if (held->context != context)
+            continue;
+        unlist(held);
+        if (object_is(held, OBJECT_MIPMAP))
+            mipmap_end((CUmipmappedArray)held);
+        else
+            array_end((CUarray)held);
+    }
+    pthread_mutex_unlock(&local);
 }
 
 SIM_API CUresult cuMipmappedArrayGetMemoryRequirements(CUDA_ARRAY_MEMORY_REQUIREMENTS *out, CUmipmappedArray array,

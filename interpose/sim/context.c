@@ -70,6 +70,7 @@ static void context_end(CUcontext context)
     timeline_wait(device, timeline_last(device));
     context_memory_drop(context);
     context_modules_drop(context);
+    context_arrays_drop(context);
     context->legacy.object.kind = context->per_thread.object.kind = OBJECT_FREE;
     object_end(context);
     ledger_give(device, KIND_CONTEXT, sim->devices[device].context_bytes);

@@ -124,6 +124,7 @@ CUcontext context_current(void);
 /* End every use of contexts' memory; used by reset and destroy. */
 void context_memory_drop(CUcontext context);
 void context_modules_drop(CUcontext context);
+void context_arrays_drop(CUcontext context);
 
 /* The stream behind a handle in the current context; NULL = invalid. */
 CUstream stream_of(CUstream handle);
