@@ -4,6 +4,7 @@
 
 #include "cuda_sim.h"
 #include "mig.h"
+#include "timeline.h"
 #include "visible.h"
 
 pthread_mutex_t local = PTHREAD_MUTEX_INITIALIZER;
@@ -221,7 +222,7 @@ static int attribute_of(int device, int attribute)
 {
     const struct sim_device *described = &sim->devices[device];
     switch (attribute) {
-    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: return (int)described->sm_count;
+    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: return (int)timeline_sm_count(device);
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: return (int)described->capability_major;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: return (int)described->capability_minor;
     case CU_DEVICE_ATTRIBUTE_CLOCK_RATE: return (int)described->sm_clock_mhz * 1000;

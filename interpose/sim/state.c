@@ -235,6 +235,7 @@ static int claim(const u64 *groups)
         process->started_ns = state_now();
         prctl(PR_GET_NAME, process->name);
         memcpy(process->groups, groups, sizeof process->groups);
+        process->sm_ppm = timeline_sm_ppm();
         process->live = 1;
         if (sim->process_high <= (u64)p)
             sim->process_high = (u64)p + 1;

@@ -6,6 +6,7 @@
  */
 #include "timeline.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "mig.h"
@@ -22,9 +23,18 @@ static struct sim_queue *own_queue(int device)
 
 static u64 pending(const struct sim_queue *queue) { return queue->submitted_ns - queue->obtained_ns; }
 
-/* Add [from, from + span) to a history of busy time. */
-static void bins_add(u64 *bins, u64 *newest, u64 from, u64 span, u64 part)
+static u64 least(u64 a, u64 b) { return a < b ? a : b; }
+
+/* a * b / c, rounded down, where a * b may not fit. */
+static u64 scale(u64 a, u64 b, u64 c) { return (u64)((unsigned __int128)a * b / c); }
+
+/* The same, rounded up. */
+static u64 scale_up(u64 a, u64 b, u64 c) { return (u64)(((unsigned __int128)a * b + c - 1) / c); }
+
+/* Add `work` ns, spread evenly over [from, from + span), to a history of busy time. */
+static void bins_add(u64 *bins, u64 *newest, u64 from, u64 span, u64 work)
 {
+    u64 whole = span;
     while (span) {
         u64 bin = from / SIM_BIN_NS;
         u64 piece = (bin + 1) * SIM_BIN_NS - from;
@@ -36,7 +46,7 @@ static void bins_add(u64 *bins, u64 *newest, u64 from, u64 span, u64 part)
                 bins[b % SIM_BINS] = 0;
             *newest = bin;
         }
-        bins[bin % SIM_BINS] += piece / part;
+        bins[bin % SIM_BINS] += scale(piece, work, whole);
         from += piece;
         span -= piece;
     }
@@ -55,16 +65,23 @@ static unsigned bins_percent(const u64 *bins, u64 newest, u64 since, u64 now)
     return percent > 100 ? 100 : (unsigned)percent;
 }
 
-/* `queue` obtains `work` ns of device time from `from` on, one ns every `pace` ns. */
-static void run(struct sim_queue *queue, u64 from, u64 work, u64 pace)
+/* How fast a queue runs: `work` ns of it in `time` ns. */
+struct pace {
+    u64 work, time;
+};
+static const struct pace full_pace = {1, 1};
+
+/* `queue` runs from `from` on for `span` ns, in which it obtains `work` ns. */
+static void run(struct sim_queue *queue, u64 from, u64 span, u64 work, struct pace pace)
 {
     u64 reached = queue->obtained_ns + work, done = queue->done;
     while (done < queue->pushed && queue->end_ns[(done + 1) % SIM_DEPTH] <= reached) {
         done++;
-        queue->done_at[done % SIM_DEPTH] = from + (queue->end_ns[done % SIM_DEPTH] - queue->obtained_ns) * pace;
+        u64 ahead = queue->end_ns[done % SIM_DEPTH] - queue->obtained_ns;
+        queue->done_at[done % SIM_DEPTH] = from + scale_up(ahead, pace.time, pace.work);
     }
     queue->obtained_ns = reached;
-    bins_add(queue->bins, &queue->bin, from, work * pace, pace);
+    bins_add(queue->bins, &queue->bin, from, span, work);
     __atomic_store_n(&queue->done, done, __ATOMIC_RELEASE);
 }
 
@@ -99,8 +116,6 @@ static void begin_turn(const struct sim_queue *queue)
     line->turn_left_ns = sim->devices[queue->device].time_slice_ns;
 }
 
-static u64 least(u64 a, u64 b) { return a < b ? a : b; }
-
 static void settle_turns(struct sim_timeline *line, u64 now, u64 slice)
 {
     while (line->clock_ns < now) {
@@ -113,35 +128,99 @@ static void settle_turns(struct sim_timeline *line, u64 now, u64 slice)
             continue;
         }
         u64 span = least(least(line->turn_left_ns, pending(queue)), now - line->clock_ns);
-        run(queue, line->clock_ns, span, 1);
-        bins_add(line->bins, &line->bin, line->clock_ns, span, 1);
+        run(queue, line->clock_ns, span, span, full_pace);
+        bins_add(line->bins, &line->bin, line->clock_ns, span, span);
         line->busy_ns += span;
         line->turn_left_ns -= span;
         line->clock_ns += span;
     }
 }
 
+/* ---- side by side */
+
+#define LEAST_STEP_NS 1000u /* rates leave fractions of a ns; steps as long as this lose next to nothing by them */
+
+static u64 cap_of(const struct sim_queue *queue) { return sim->processes[queue->owner - 1].sm_ppm; }
+
+/* The pace of each member that has work `left`: an equal part, at most its cap; what capped ones leave is for the rest.
+ */
+static void share_out(const struct sim_timeline *line, const u64 *left, struct pace *pace)
+{
+    u64 room = SIM_ALL_PPM, open = 0;
+    for (u32 i = 0; i < line->member_count; i++) {
+        pace[i] = (struct pace){0, 1};
+        open += left[i] > 0;
+    }
+    for (bool again = true; again && open;) {
+        u64 level = room / open;
+        again = false;
+        for (u32 i = 0; i < line->member_count; i++) {
+            u64 cap = cap_of(&sim->queues[line->members[i]]);
+            if (!left[i] || pace[i].work || cap >= SIM_ALL_PPM || cap > level)
+                continue;
+            pace[i] = (struct pace){cap, SIM_ALL_PPM};
+            room -= cap;
+            open--;
+            again = true;
+        }
+    }
+    for (u32 i = 0; i < line->member_count; i++)
+        if (left[i] && !pace[i].work)
+            pace[i] = (struct pace){room, SIM_ALL_PPM * open};
+}
+
+/* How long until the first member has done what it has left; `most` if none does within that. */
+static u64 first_end(const struct sim_timeline *line, const u64 *left, const struct pace *pace, u64 most)
+{
+    for (u32 i = 0; i < line->member_count; i++)
+        if (left[i])
+            most = least(most, scale_up(left[i], pace[i].time, pace[i].work));
+    return most;
+}
+
 static void settle_side_by_side(struct sim_timeline *line, u64 now)
 {
+    u64 left[SIM_QUEUES];
+    struct pace pace[SIM_QUEUES];
     while (line->clock_ns < now) {
-        u64 sharers = pending_members(line);
-        if (!sharers) {
+        if (!pending_members(line)) {
             line->clock_ns = now;
             return;
         }
-        u64 work = (now - line->clock_ns) / sharers;
         for (u32 i = 0; i < line->member_count; i++)
-            if (pending(&sim->queues[line->members[i]]))
-                work = least(work, pending(&sim->queues[line->members[i]]));
-        if (!work)
-            return; /* less than one ns each: the rest is decided later */
+            left[i] = pending(&sim->queues[line->members[i]]);
+        share_out(line, left, pace);
+        u64 ahead = now - line->clock_ns, span = first_end(line, left, pace, ahead);
+        if (span == ahead && span < LEAST_STEP_NS)
+            return; /* the rest is decided later */
         for (u32 i = 0; i < line->member_count; i++)
-            if (pending(&sim->queues[line->members[i]]))
-                run(&sim->queues[line->members[i]], line->clock_ns, work, sharers);
-        bins_add(line->bins, &line->bin, line->clock_ns, work * sharers, 1);
-        line->busy_ns += work * sharers;
-        line->clock_ns += work * sharers;
+            if (left[i])
+                run(&sim->queues[line->members[i]], line->clock_ns, span,
+                    least(left[i], scale(span, pace[i].work, pace[i].time)), pace[i]);
+        bins_add(line->bins, &line->bin, line->clock_ns, span, span);
+        line->busy_ns += span;
+        line->clock_ns += span;
     }
+}
+
+u64 timeline_sm_ppm(void)
+{
+    const char *text = getenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
+    double percent = text ? strtod(text, NULL) : 100;
+    if (!(percent > 0 && percent < 100))
+        return SIM_ALL_PPM;
+    return percent < 1e-4 ? 1 : (u64)(percent * SIM_ALL_PPM / 100);
+}
+
+u32 timeline_sm_count(int device)
+{
+    const struct sim_device *described = &sim->devices[device];
+    int slot = described->side_by_side ? state_attach() : -1;
+    u64 ppm = slot < 0 ? SIM_ALL_PPM : sim->processes[slot].sm_ppm;
+    u32 count = (u32)scale(described->sm_count, ppm, SIM_ALL_PPM);
+    if (ppm == SIM_ALL_PPM || count < 2)
+        return count > 0 ? count : 1;
+    return count & ~1u; /* they are given in pairs */
 }
 
 void timeline_settle(int device)
@@ -173,22 +252,22 @@ static u64 play_turns(const struct sim_timeline *line, u64 *left, u32 position, 
 }
 
 /* The same where all members run at once. */
-static u64 play_side_by_side(const struct sim_timeline *line, u64 *left, u64 need)
+static u64 play_side_by_side(const struct sim_timeline *line, u64 *left, u32 position, u64 need)
 {
+    struct pace pace[SIM_QUEUES];
     u64 clock = line->clock_ns, end = clock + HORIZON_NS;
     while (clock < end) {
-        u64 sharers = 0, step = need;
-        for (u32 i = 0; i < line->member_count; i++)
-            if (left[i]) {
-                sharers++;
-                step = least(step, left[i]);
-            }
-        clock += step * sharers;
-        if (step == need)
-            return clock;
-        need -= step;
-        for (u32 i = 0; i < line->member_count; i++)
-            left[i] -= left[i] ? step : 0;
+        share_out(line, left, pace);
+        u64 last = scale_up(need, pace[position].time, pace[position].work);
+        u64 step = first_end(line, left, pace, last);
+        if (step == last)
+            return clock + step;
+        for (u32 i = 0; i < line->member_count; i++) {
+            u64 had = left[i] ? least(left[i], scale(step, pace[i].work, pace[i].time)) : 0;
+            left[i] -= had;
+            need -= i == position ? had : 0;
+        }
+        clock += step;
     }
     return end;
 }
@@ -206,7 +285,7 @@ static u64 foresee(int device, const struct sim_queue *wanted, u64 goal)
             position = i;
     }
     return sim->devices[device].side_by_side
-               ? play_side_by_side(line, left, need)
+               ? play_side_by_side(line, left, position, need)
                : play_turns(line, left, position, need, sim->devices[device].time_slice_ns);
 }
 

@@ -1,13 +1,21 @@
 /*
- * Device time, of units (a device, or a MIG instance). A process has one queue a device; a kernel of n ns is an entry that completes when its queue has
- * obtained n ns more. Between processes with pending work the device goes round in turns of time_slice_ns (or, side by
- * side, gives each an equal part continuously). Nothing runs: what happened until now is computed whenever somebody
- * asks.
+ * Device time, of units (a device, or a MIG instance). A process has one queue a device; a kernel of n ns is an entry
+ * that completes when its queue has obtained n ns more. Between processes with pending work the device goes round in turns of time_slice_ns, or, side by
+ * side, gives each an equal part continuously, at most the part of the multiprocessors that the process may use; what
+ * one leaves goes to the others. Nothing runs: what happened until now is computed whenever somebody asks.
  */
 #ifndef SIM_TIMELINE_H
 #define SIM_TIMELINE_H
 
 #include "state.h"
+
+/* Part of the multiprocessors that this process may use side by side, by its active thread percentage in the
+ * environment; SIM_ALL_PPM where it names none between 0 and 100. */
+#define SIM_ALL_PPM 1000000u
+u64 timeline_sm_ppm(void);
+
+/* Multiprocessors of `device` as this process sees them. */
+u32 timeline_sm_count(int device);
 
 /* Add `work_ns` to this process's queue on `device`. Returns the kernel's number, counted from 1. 0: nothing was added;
  * either SIM_DEPTH kernels are outstanding, and *wait_for is the oldest of them, or no queue is left and it is 0. */

@@ -44,6 +44,12 @@ class Driver:
         self.call("cuDeviceGetCount", ctypes.byref(count))
         return count.value
 
+    def attribute(self, number: int, ordinal: int = 0) -> int:
+        """A device attribute by its number in the driver's header."""
+        value = ctypes.c_int(-1)
+        self.call("cuDeviceGetAttribute", ctypes.byref(value), number, ordinal)
+        return value.value
+
     def uuid(self, ordinal: int) -> str:
         raw = (ctypes.c_ubyte * 16)()
         self.call("cuDeviceGetUuid_v2", raw, ordinal)

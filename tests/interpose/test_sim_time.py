@@ -1,5 +1,6 @@
 """The simulated driver's device time: turns between processes, waiting, events, and what NVML says of it."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -93,6 +94,55 @@ def test_side_by_side_every_process_has_an_equal_part(tmp_path: Path) -> None:
         assert clock.now == start + 12 * MS
         assert first.sync() == 0
         assert clock.now == start + 16 * MS
+
+
+@pytest.mark.parametrize(
+    ("percents", "parts"),
+    [
+        (["25"], [25.0]),
+        (["100", "100", "100", "100"], [25.0] * 4),
+        (["20", "", ""], [20.0, 40.0, 40.0]),
+        (["30", "20"], [30.0, 20.0]),
+        (["60", "60"], [50.0, 50.0]),
+        (["10", "30", "80", "80"], [10.0, 30.0, 30.0, 30.0]),
+        (["12.5", "nonsense"], [12.5, 87.5]),
+        (["0", "-3"], [50.0, 50.0]),
+    ],
+)
+def test_side_by_side_a_thread_percentage_is_a_ceiling(tmp_path: Path, percents: list[str], parts: list[float]) -> None:
+    machine = Simulation(tmp_path, devices=[{"model": A100, "sharing": "mps"}])
+    clock = ManualClock(machine)
+    start = clock.now
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(machine.client(CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=percent)) for percent in percents
+        ]
+        for client in clients:
+            assert client.use() == 0
+            assert client.launch(client.function(f"sim_ns_{MS}"), 1000) == 0
+        first, events = clients[0], [client.event() for client in clients]
+        assert first.sync() == 0
+        took = clock.now - start
+        assert took == pytest.approx(1000 * MS * 100 / parts[0], rel=1e-4)
+        # Those at least as fast have ended, too; the others have the rest of theirs before them.
+        for client, event, part in zip(clients, events, parts, strict=True):
+            assert client.record(event) == 0
+            assert (client.query(event) == 0) == (part >= parts[0])
+
+
+def test_multiprocessors_as_a_capped_program_sees_them(tmp_path: Path) -> None:
+    shared = Simulation(tmp_path, devices=[{"model": A100, "sharing": "mps", "sm_count": 188}])
+    (tmp_path / "turns").mkdir()
+    turns = Simulation(tmp_path / "turns", devices=[{"model": A100, "sm_count": 188}])
+    seen = {}
+    for percent in ("", "50", "25", "1"):
+        with shared.client(CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=percent) as client:
+            assert client.use() == 0
+            seen[percent] = client.attribute(16)
+    assert seen == {"": 188, "50": 94, "25": 46, "1": 1}
+    with turns.client(CUDA_MPS_ACTIVE_THREAD_PERCENTAGE="50") as client:
+        assert client.use() == 0
+        assert client.attribute(16) == 188
 
 
 def test_other_kernels_cost_by_their_threads(tmp_path: Path) -> None:
