@@ -11,6 +11,7 @@ import pytest
 from tests.interpose.container import Container
 from tests.interpose.simulation import Simulation
 
+CONTEXT_MIB = 100
 CUDA_13 = {"version": "580.65.06", "cuda": "13.0"}  # what the CUDA bindings' newest calls ask for
 
 
@@ -57,9 +58,10 @@ def test_nvml_bindings_see_the_containers_part(container: Container) -> None:
         assert held.process.poll() is None
     seen = _python(container, NVML)
     held.kill()
-    assert seen["one"] == [300, 120, 180]
-    assert seen["two"] == [300, 120, 180, 0]
-    assert seen["compute"] == seen["compute_v2"] == [[held.process.pid, 120]]
+    used = 120 + CONTEXT_MIB
+    assert seen["one"] == [300, used, 300 - used]
+    assert seen["two"] == [300, used, 300 - used, 0]
+    assert seen["compute"] == seen["compute_v2"] == [[held.process.pid, used]]
     assert (seen["graphics"], seen["mps"]) == (0, 0)
     # A program that only looks holds no slot.
     container.region.reap()
@@ -123,10 +125,10 @@ print(json.dumps(said))
 """
     refused = "CUDA_ERROR_OUT_OF_MEMORY"
     assert _python(container, program) == {
-        "info": [300, 300],
+        "info": [300 - CONTEXT_MIB, 300],
         "total": 300,
         "linear": refused,
-        "after_pool": 300 - 100 - 64,
+        "after_pool": 300 - CONTEXT_MIB - 100 - 64,
         "pool": refused,
         "physical": refused,
     }
