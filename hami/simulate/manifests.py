@@ -49,7 +49,7 @@ def read_pods(text: str, file: str) -> tuple[Item, ...]:
         if _kind(document) == "Pod":
             _check_pod(document, where)
             arrives, leaves = _times(document, where)
-            finished = _part(document, "status", f"{where}: status").get("phase") in _ENDED
+            finished = _has_ended(document, where)
             found.append(Item(where=where, document=document, arrives=arrives, leaves=leaves, finished=finished))
         elif _kind(document) in _COUNTS:
             found.extend(_pods_of(where, document))
@@ -145,7 +145,7 @@ def _times(pod: Document, where: str) -> tuple[float | None, float | None]:
     """When a pod was made, and when its last container ended, in seconds; None where it does not say."""
     metadata, status = _part(pod, "metadata", f"{where}: metadata"), _part(pod, "status", f"{where}: status")
     arrives = _time(metadata.get("creationTimestamp"), f"{where}: metadata.creationTimestamp")
-    if status.get("phase") not in _ENDED:
+    if not _has_ended(pod, where):
         return arrives, None
     ends = []
     listed = status.get("containerStatuses")
@@ -158,6 +158,13 @@ def _times(pod: Document, where: str) -> tuple[float | None, float | None]:
     known = [end for end in ends if end is not None]
     # A pod that ended without a word about when, as an evicted one, held something for no time that is known.
     return arrives, max([*known, arrives] if arrives is not None else known, default=None)
+
+
+def _has_ended(pod: Document, where: str) -> bool:
+    phase = _part(pod, "status", f"{where}: status").get("phase")
+    if not isinstance(phase, str | None):
+        raise WireError(f"{where}: status.phase", "a word", phase)
+    return phase in _ENDED
 
 
 def _time(value: object, path: str) -> float | None:

@@ -1,6 +1,12 @@
-"""CPU and memory that nodes have left for pods: what kube-scheduler checks before it asks the engine."""
+"""CPU and memory that nodes have left for pods: what kube-scheduler checks before it asks the engine.
+
+A run asks for the nodes that fit once for every pod, and pods of a list ask for few different amounts. So each amount
+keeps a mark for every node, and only nodes that changed since it was last asked for are looked at again.
+"""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import compress
 from typing import Final
 
 from hami.model.host import NO_HOST, Host
@@ -8,10 +14,22 @@ from hami.model.names import NodeName
 
 _UNKNOWN: Final = Host(cpu_milli=2**62, memory_mib=2**62)
 """What a node that does not say is taken to offer."""
+_AMOUNTS: Final = 1024
+"""Amounts whose marks are kept; with more, all are worked out anew."""
+
+
+@dataclass(slots=True)
+class _Marks:
+    """Which nodes have room for one amount, as of some moment."""
+
+    seen: int
+    """Changes that were looked at."""
+    fits: bytearray
+    """1 for every node that fits."""
 
 
 class Room:
-    """Amounts by node, in columns: a run asks for the nodes that fit once for every pod."""
+    """Amounts by node, in columns."""
 
     def __init__(self, offers: Mapping[NodeName, Host | None]) -> None:
         self.names: Final = list(offers)
@@ -19,24 +37,22 @@ class Room:
         known = [_UNKNOWN if offer is None else offer for offer in offers.values()]
         self._cpu = [offer.cpu_milli for offer in known]
         self._memory = [offer.memory_mib for offer in known]
+        self._changed: list[int] = []
+        """Places of the nodes that changed, in the order in which they did."""
+        self._marks: dict[Host, _Marks] = {}
 
     def fitting(self, host: Host, among: Iterable[int] | None = None) -> list[NodeName]:
         """The nodes with this much left, in file order; only those at the places `among`, if given.
 
         A pod that asks for nothing fits everywhere, even where pods were forced on a node beyond what it has.
         """
-        cpu, memory, names = self._cpu, self._memory, self.names
-        if among is not None:
-            anywhere = host == NO_HOST
-            return [
-                names[place]
-                for place in among
-                if anywhere or (cpu[place] >= host.cpu_milli and memory[place] >= host.memory_mib)
-            ]
+        names = self.names
         if host == NO_HOST:
-            return names
-        least_cpu, least_memory = host.cpu_milli, host.memory_mib
-        return [name for name, c, m in zip(names, cpu, memory, strict=True) if c >= least_cpu and m >= least_memory]
+            return names if among is None else [names[place] for place in among]
+        fits = self._fits(host)
+        if among is None:
+            return list(compress(names, fits))
+        return [names[place] for place in among if fits[place]]
 
     def __contains__(self, name: NodeName) -> bool:
         return name in self._place
@@ -46,9 +62,28 @@ class Room:
         place = self._place[name]
         self._cpu[place] -= host.cpu_milli
         self._memory[place] -= host.memory_mib
+        self._changed.append(place)
 
     def give(self, name: NodeName, host: Host) -> None:
         """A pod leaves."""
         place = self._place[name]
         self._cpu[place] += host.cpu_milli
         self._memory[place] += host.memory_mib
+        self._changed.append(place)
+
+    def _fits(self, host: Host) -> bytearray:
+        cpu, memory, least_cpu, least_memory = self._cpu, self._memory, host.cpu_milli, host.memory_mib
+        marks = self._marks.get(host)
+        stale: Iterable[int]
+        if marks is None or len(self._changed) - marks.seen > len(self.names):
+            if marks is None and len(self._marks) >= _AMOUNTS:
+                self._marks.clear()
+            marks = self._marks[host] = _Marks(0, bytearray(len(self.names)))
+            stale = range(len(self.names))
+        else:
+            stale = self._changed[marks.seen :]
+        fits = marks.fits
+        for place in stale:
+            fits[place] = cpu[place] >= least_cpu and memory[place] >= least_memory
+        marks.seen = len(self._changed)
+        return fits

@@ -1,6 +1,7 @@
 """CPU and memory of nodes, and how much of the devices is handed out, against counting anew."""
 
 from random import Random
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hami.alloc.ledger import DeviceKey, Held
 from hami.model.device import Device, NodeInventory, NodeRecord
 from hami.model.host import NO_HOST, Host
 from hami.model.names import DeviceUuid, NodeName, VendorWord
+from hami.simulate import room as room_module
 from hami.simulate.room import Room
 from hami.simulate.use import DeviceUse
 
@@ -20,9 +22,14 @@ def host(random: Random) -> Host:
     return Host(cpu_milli=random.choice(AMOUNTS), memory_mib=random.choice(AMOUNTS))
 
 
-@given(st.integers(min_value=0, max_value=2**32))
-def test_the_nodes_that_fit_are_those_that_cover(seed: int) -> None:
-    random = Random(seed)
+@pytest.mark.parametrize("kept", [1, 4, 1024])
+@given(seed=st.integers(min_value=0, max_value=2**32))
+def test_the_nodes_that_fit_are_those_that_cover(kept: int, seed: int) -> None:
+    with patch.object(room_module, "_AMOUNTS", kept):
+        compare_with_counting(Random(seed), seed)
+
+
+def compare_with_counting(random: Random, seed: int) -> None:
     names = [NodeName(f"n{i}") for i in range(random.randrange(1, 6))]
     left: dict[NodeName, Host | None] = {name: None if random.random() < 0.2 else host(random) for name in names}
     room = Room(left)
