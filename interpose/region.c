@@ -552,14 +552,17 @@ void region_set_context_bytes(struct region *region, int device, uint64_t bytes)
     __atomic_store_n(&region->ext->devices[device].context_bytes, bytes, __ATOMIC_RELAXED);
 }
 
+#define AMENDED_NS (NS_PER_S / 2) /* credit by amendment, as wall time */
+
 void region_amend(struct region *region, int device, int64_t ns)
 {
     int64_t *debt = &region->ext->devices[device].debt_ns;
+    int64_t most_credit = -(int64_t)(AMENDED_NS * region->ext->devices[device].cores / 100);
     int64_t owed = __atomic_load_n(debt, __ATOMIC_RELAXED), next;
     do {
         next = owed + ns;
-        if (ns < 0 && next < 0)
-            next = owed < 0 ? owed : 0;
+        if (ns < 0 && next < most_credit)
+            next = owed < most_credit ? owed : most_credit;
     } while (!__atomic_compare_exchange_n(debt, &owed, next, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 }
 

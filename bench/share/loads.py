@@ -100,7 +100,7 @@ LONG_500MS = Load(name="500 ms kernels, each waited for", kernel_ns=500 * MS)
 GREEDY = Load(name="20 ms kernels, always outstanding", kernel_ns=20 * MS, depth=8)
 
 
-def _alone(load: Load, cores: int, plot: str = "", seconds: float = 6.0) -> Row:
+def _alone(load: Load, cores: int, plot: str = "", seconds: float = 8.0) -> Row:
     return Row(
         name=f"alone, {load.name}, {cores} %",
         sharers=(Sharer(load=load, cores=cores, policy="force"),),
@@ -196,6 +196,13 @@ ROWS: Final = (
         sharers=(Sharer(load=ASYNC_1MS, cores=30, policy="force"), Sharer(load=ASYNC_1MS, cores=30, to_s=6.0)),
         expects=(Expect(sharer=0, percent=30, to_s=6.0), Expect(sharer=0, percent=30, from_s=6.0)),
         seconds=11.0,
+    ),
+    Row(
+        name="side by side (MPS), active thread percentages 30 and 50",
+        sharers=(Sharer(load=ASYNC_1MS, mps_percent=30), Sharer(load=ASYNC_1MS, mps_percent=50)),
+        expects=(Expect(sharer=0, percent=30, from_s=1.0), Expect(sharer=1, percent=50, from_s=1.0)),
+        seconds=5.0,
+        device=1,
     ),
     Row(
         name="high priority comes and goes: low stops and resumes (ms)",

@@ -6,8 +6,9 @@
     python -m bench.share.share --list           the rows
 
 Programs are real ones under the real library, containers have the agent's regions and its monitor. On a simulated
-device time is real: a machine whose processors are busy with other work makes programs late and rows worse. Ends with
-status 1 if a row misses its target by more than 20 %.
+device time is real: a machine whose processors are busy with other work makes programs late and rows worse, so a row
+that fails is measured twice more and the middle one counts. Ends with status 1 if a row then misses its target by more
+than 20 %.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import datetime
 import json
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +26,7 @@ from rich.table import Table
 from bench.filter import machine
 from bench.share.loads import ROWS, Row
 from bench.share.node import Device, Node, Outcome, real_device, simulated_device
+from bench.share.plots import alone, together
 from bench.share.verdict import Judged, judge
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
@@ -33,7 +35,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 def show(judged: list[Judged], device: Device) -> None:
     """The table."""
     table = Table(title=f"device time that limited containers obtain, on {device.words}")
-    for column in ("row", "whose", "due", "had", "off", "worst 1 s", "target", "verdict"):
+    for column in ("row", "whose", "due", "had", "off", "worst 1 s", "target", "tries", "verdict"):
         table.add_column(column, justify="left" if column in ("row", "whose", "verdict") else "right")
     last = ""
     for one in judged:
@@ -41,8 +43,30 @@ def show(judged: list[Judged], device: Device) -> None:
         name, last = "" if one.row == last else one.row, one.row
         off, target = f"{one.off:.1f} {one.unit}", f"{one.target:.1f}"
         style = "bold" if one.verdict == "failed" else ""
-        table.add_row(name, one.what, one.due, one.had, off, worst, target, one.verdict, style=style)
+        table.add_row(name, one.what, one.due, one.had, off, worst, target, str(one.tries), one.verdict, style=style)
     Console(width=max(160, Console().width)).print(table)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Try:
+    """One measurement of a row."""
+
+    outcome: Outcome
+    judged: list[Judged]
+
+    @property
+    def badness(self) -> float:
+        """How far the worst expectation is off, in targets."""
+        return max(one.off / one.target for one in self.judged)
+
+    @property
+    def failed(self) -> bool:
+        return any(one.verdict == "failed" for one in self.judged)
+
+
+def _try(node: Node, row: Row) -> Try:
+    outcome = node.run(row)
+    return Try(outcome=outcome, judged=judge(row, outcome))
 
 
 def measure(rows: list[Row], node: Node) -> tuple[list[Judged], dict[str, Outcome]]:
@@ -52,8 +76,13 @@ def measure(rows: list[Row], node: Node) -> tuple[list[Judged], dict[str, Outcom
     with node.watching():
         for number, row in enumerate(rows, 1):
             print(f"{number}/{len(rows)} {row.name}", file=sys.stderr, flush=True)
-            outcomes[row.name] = node.run(row)
-            judged += judge(row, outcomes[row.name])
+            tries = [_try(node, row)]
+            if tries[0].failed:
+                # The machine may have been busy: the middle one of three counts.
+                tries += [_try(node, row) for _ in range(2)]
+            chosen = sorted(tries, key=lambda one: one.badness)[len(tries) // 2]
+            outcomes[row.name] = chosen.outcome
+            judged += [replace(one, tries=len(tries)) for one in chosen.judged]
     return judged, outcomes
 
 
@@ -72,8 +101,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         directory = Path(folder)
         device = stack.enter_context(simulated_device(directory) if options.real is None else real_device(options.real))
+        for row in rows:
+            if row.device >= len(device.uuids):
+                print(f"left out: {row.name}: needs a device whose programs run under MPS", file=sys.stderr)
         rows = [row for row in rows if row.device < len(device.uuids)]
-        judged, _ = measure(rows, Node(device, directory))
+        judged, outcomes = measure(rows, Node(device, directory))
     show(judged, device)
     report = {
         "machine": about,
@@ -85,7 +117,9 @@ def main() -> int:
         RESULTS.mkdir(parents=True, exist_ok=True)
         path = RESULTS / f"share-{'' if device.simulated else 'real-'}{datetime.date.today().isoformat()}.json"
         path.write_text(json.dumps(report, indent=2) + "\n")
-        print(f"written: {path}")
+        path.with_suffix(".alone.svg").write_text(alone(rows, outcomes, device.words))
+        path.with_suffix(".together.svg").write_text(together(rows, outcomes, device.words))
+        print(f"written: {path} and two plots beside it")
     if options.json:
         print(json.dumps(report))
     return 1 if any(one.verdict == "failed" for one in judged) else 0

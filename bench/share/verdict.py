@@ -24,6 +24,8 @@ class Judged:
     unit: str
     worst: float | None = None
     """The window furthest off, where windows are looked at."""
+    tries: int = 1
+    """How often the row was measured; the middle measurement counts."""
 
     @property
     def verdict(self) -> str:

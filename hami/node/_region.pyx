@@ -276,7 +276,7 @@ cdef class Region:
         region_set_correction(self._mapped(), self._device(device), permille, tenants)
 
     def amend(self, int device, ns):
-        """Charge device time that was had beyond what was charged; negative: take back, at most what is owed."""
+        """Charge device time that was had beyond what was charged; negative: take back."""
         region_amend(self._mapped(), self._device(device), ns)
 
     def block(self):
