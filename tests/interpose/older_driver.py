@@ -3,7 +3,6 @@
 An entry of the dynamic symbol table without a section is not a definition, so the dynamic linker does not find it.
 """
 
-import shutil
 import struct
 from collections.abc import Container
 from pathlib import Path
@@ -15,11 +14,16 @@ _SYMBOL = struct.Struct("<IBBHQQ")  # name, info, other, section, value, size
 
 
 def without(names: Container[str], directory: Path) -> Path:
-    """`directory`, filled with both libraries; `libcuda.so.1` there has none of `names`."""
+    """`directory`, filled with both libraries, which have none of `names` there."""
     directory.mkdir(exist_ok=True)
-    source = native_dir() / "sim"
-    shutil.copy(source / "libnvidia-ml.so.1", directory)
-    image = bytearray((source / "libcuda.so.1").read_bytes())
+    for library in ("libcuda.so.1", "libnvidia-ml.so.1"):
+        image = bytearray((native_dir() / "sim" / library).read_bytes())
+        _remove(names, image)
+        (directory / library).write_bytes(image)
+    return directory
+
+
+def _remove(names: Container[str], image: bytearray) -> None:
     assert image[:6] == b"\x7fELF\x02\x01", "64 bit, little endian"
     table, entry, count = (*struct.unpack_from("<Q", image, 0x28), *struct.unpack_from("<HH", image, 0x3A))
     sections = [struct.unpack_from("<IIQQQQIIQQ", image, table + n * entry) for n in range(count)]
@@ -30,5 +34,3 @@ def without(names: Container[str], directory: Path) -> Path:
         text = image[strings + name : image.index(0, strings + name)].decode()
         if text in names:
             _SYMBOL.pack_into(image, at, name, info, other, 0, 0, 0)
-    (directory / "libcuda.so.1").write_bytes(image)
-    return directory

@@ -10,6 +10,7 @@ import mmap
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,10 +30,10 @@ KIND_CONTEXT = 5  # of `enum sim_kind`: this and what follows is the driver's ow
 MOST_SECONDS = 20
 
 
-def known_calls() -> list[str]:
+def known_calls(library: str = "cuda") -> list[str]:
     """Every function of the driver that the library stands in for or calls."""
     rows = (INTERPOSE / "hooks.def").read_text()
-    return sorted(set(re.findall(r"^(?:HOOK|CALL)\(cuda, (\w+)", rows, flags=re.MULTILINE)))
+    return sorted(set(re.findall(rf"^(?:HOOK|CALL)\({library}, (\w+)", rows, flags=re.MULTILINE)))
 
 
 def own_calls() -> list[str]:
@@ -308,3 +309,70 @@ def test_a_function_that_the_driver_lacks(tmp_path_factory: pytest.TempPathFacto
         assert dict(map(tuple, limited.results))[call] == -1
     assert limited.counted_mib == pytest.approx(limited.held_mib, abs=0.01)
     assert bench.left() == 0
+
+
+NVML = """
+import json
+import pynvml as n
+def answer(call, *words):
+    try:
+        call(*words)
+    except n.NVMLError as error:
+        return error.value
+    except n.NVMLLibraryMismatchError as error:  # what the bindings themselves say of old drivers
+        return type(error).__name__
+    return 0
+said = {"init": answer(n.nvmlInit)}
+if not said["init"]:
+    device = n.nvmlDeviceGetHandleByIndex(0)
+    said |= {
+        "memory": answer(n.nvmlDeviceGetMemoryInfo, device),
+        "memory_v2": answer(n.nvmlDeviceGetMemoryInfo, device, n.nvmlMemory_v2),
+        "compute": answer(n.nvmlDeviceGetComputeRunningProcesses, device),
+        "compute_v2": answer(n.nvmlDeviceGetComputeRunningProcesses_v2, device),
+        "graphics": answer(n.nvmlDeviceGetGraphicsRunningProcesses, device),
+        "graphics_v2": answer(n.nvmlDeviceGetGraphicsRunningProcesses_v2, device),
+        "mps": answer(n.nvmlDeviceGetMPSComputeRunningProcesses, device),
+        "utilization": answer(n.nvmlDeviceGetUtilizationRates, device),
+        "samples": answer(n.nvmlDeviceGetProcessUtilization, device, 0),
+        "uuid": answer(n.nvmlDeviceGetUUID, device),
+        "end": answer(n.nvmlShutdown),
+    }
+print(json.dumps(said))
+"""
+
+
+def nvml(environment: dict[str, str], **more: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-c", NVML],
+        env={**environment, **more},
+        capture_output=True,
+        text=True,
+        timeout=MOST_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+LOST_GPU = 15
+
+
+@pytest.mark.parametrize("call", [*known_calls("nvml"), "nvmlInit_v2"])
+def test_nvml_that_fails_or_lacks_a_function(
+    tmp_path: Path, request: pytest.FixtureRequest, bench: Bench, call: str
+) -> None:
+    """Monitors are told the driver's errors, and no others."""
+    held = bench.container.start("hold", 10, 30)
+    request.addfinalizer(held.kill)
+    while bench.container.region.snapshot().devices[0].used_bytes == 0:
+        assert held.process.poll() is None
+    bench.fault("cuNothing")
+    fine = nvml(bench.container.environment)
+    assert fine == nvml(bench.alone)
+    lacking = bench.lacking({call}, tmp_path / "lacking")
+    assert nvml(bench.container.environment, **lacking) == nvml(bench.alone, **lacking)
+    for result in (LOST_GPU, UNKNOWN):
+        bench.fault(call, result=result)
+        assert nvml(bench.container.environment) == nvml(bench.alone)
+    bench.fault("cuNothing")
