@@ -6,7 +6,7 @@ grant file, and with CDI in the device's file, both written when the owner is kn
 """
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -66,6 +66,8 @@ class Wording:
     """The vendor's descriptions of this node's cards; None where the driver is simulated."""
     caps: Caps | None = None
     """None: the driver is asked to hold nothing."""
+    host_pid: Callable[[], Path | None] = lambda: None
+    """Where the host-pid broker is served now; None while it is not."""
 
     def paths(self, grant_id: str) -> GrantPaths:
         tree = self.store.tree
@@ -76,6 +78,7 @@ class Wording:
             region_name=self.store.region(grant_id).name,
             library=str(self.library),
             preload=str(tree.preload),
+            host_pid=str(self.host_pid() or ""),
         )
 
     def allocate(self, grant: Grant, *, preload: bool) -> ContainerAllocateResponse:

@@ -24,6 +24,7 @@ from hami.agent.caps import ContainerCaps
 from hami.agent.checkpoint import FILE_NAME, read_checkpoint_file
 from hami.agent.grants import Grants
 from hami.agent.guard import Guard
+from hami.agent.hostpid import Broker
 from hami.agent.inquiry import Inquiry
 from hami.agent.kubelet import stay_registered
 from hami.agent.mig import MigInstances
@@ -95,6 +96,8 @@ class AgentSettings:
     simulated: bool = False
     cgroups: Path | None = None
     """Root of the cgroup tree in which the driver may be asked to cap containers; None = it is asked to cap nothing."""
+    host_pid: Path | None = None
+    """Where programs of containers ask for their host pids; None = nowhere."""
     legacy_metrics: bool = False
     metrics_bind: tuple[str, int] | None = ("", 9394)
 
@@ -176,6 +179,7 @@ def _plugin(
             Announcement(inventory=now, vendor=vendor, devices=settings.strategy, form=settings.inventory_format)
         )
 
+    broker = Broker(settings.host_pid) if settings.host_pid is not None else None
     wording = Wording(
         store=store,
         vendor=vendor,
@@ -185,6 +189,7 @@ def _plugin(
         additions=settings.additions,
         driver=None if settings.simulated else DriverSpecs((ETC_CDI, settings.cdi_dir)),
         caps=caps,
+        host_pid=broker.served if broker is not None else lambda: None,
     )
     mig = MigInstances(settings.tree.vgpu / INSTANCES)
     mig.load()
@@ -226,6 +231,7 @@ def _plugin(
         ("guard", Guard(grants, regions, caps, writer.tell).run),
         ("kubelet", serve),
         ("static", static.run),
+        *([("host pids", broker.run)] if broker is not None else []),
     ]
 
 

@@ -21,6 +21,8 @@ ETC: Final = "/etc/hami"
 PRELOAD: Final = "/etc/ld.so.preload"
 LOCK: Final = "/tmp/vgpulock"
 """Directory that older libraries of all containers share for their locks."""
+HOST_PID: Final = f"{LOCK}/hostpid"
+"""Where a container finds the host-pid broker's socket."""
 
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 
@@ -51,6 +53,8 @@ class GrantPaths:
     preload: str
     """The node's file that names the library for the loader."""
     lock: str = LOCK
+    host_pid: str = ""
+    """The host-pid broker's directory; empty where there is none."""
 
     @property
     def region_inside(self) -> str:
@@ -67,6 +71,8 @@ def fixed_env(nvidia: NvidiaConfig, paths: GrantPaths) -> dict[str, str]:
         env["LIBCUDA_LOG_LEVEL"] = nvidia.libcuda_log_level
     if nvidia.disable_core_limit:
         env["GPU_CORE_UTILIZATION_POLICY"] = "disable"
+    if paths.host_pid:
+        env["LIBVGPU_HOSTPID_BROKER"] = "1"
     return env
 
 
@@ -106,6 +112,8 @@ def mounts(paths: GrantPaths, *, preload: bool = True) -> tuple[Mount, ...]:
         Mount(container=posixpath.join(paths.hook, "libvgpu.so"), host=paths.library),
         Mount(container=LOCK, host=paths.lock, read_only=False),
     ]
+    if paths.host_pid:
+        found.append(Mount(container=HOST_PID, host=paths.host_pid))
     if preload:
         found.append(Mount(container=PRELOAD, host=paths.preload))
     return tuple(found)

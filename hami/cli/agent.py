@@ -13,6 +13,7 @@ import typer
 import yaml
 
 from hami import __version__
+from hami.agent import hostpid
 from hami.agent.answer import NO_ADDITIONS, Additions, Strategy, simulated_additions
 from hami.agent.service import AgentSettings, run
 from hami.agent.simulation import simulated_machine
@@ -92,6 +93,10 @@ def agent(
         bool, typer.Option(help="let drivers that can (615 and newer) cap each container's memory themselves")
     ] = True,
     cgroup_root: Annotated[Path, typer.Option(help="where the node's cgroups are mounted")] = cgroups.ROOT,
+    host_pid_broker: Annotated[
+        bool, typer.Option(help="tell programs of containers their pid on the node, by the kernel's word")
+    ] = True,
+    host_pid_dir: Annotated[Path, typer.Option(help="the broker's directory, seen by containers")] = hostpid.DIRECTORY,
     legacy_metrics: Annotated[bool, typer.Option(help="HAMi's old metric names, too")] = False,
     v: Annotated[int, typer.Option("-v", help="log level: 4 and more tell details")] = 1,
 ) -> None:
@@ -120,7 +125,7 @@ def agent(
             library = install(native_dir() / "libvgpu.so", tree, __version__)
             locks = Path(LOCK)
             locks.mkdir(exist_ok=True)
-            locks.chmod(0o777)
+            locks.chmod(0o1777)  # nobody may put another directory where the broker's is seen
         settings = AgentSettings(
             node=NodeName(node_name),
             kubeconfig=kubeconfig,
@@ -136,6 +141,7 @@ def agent(
             inventory_format=_form(inventory_format),
             additions=_simulated(simulate, node_name, tree) if simulate else NO_ADDITIONS,
             cgroups=_cgroups(driver_cap, cgroup_root, simulate, node_name),
+            host_pid=host_pid_dir if host_pid_broker else None,
             simulated=simulate is not None,
             legacy_metrics=legacy_metrics,
             metrics_bind=_address(metrics_bind_address),

@@ -55,6 +55,7 @@ class AgentProcess:
             f"--pod-resources-socket={self.kubelet.pod_resources}",
             f"--cdi-dir={self.root / 'cdi'}",
             f"--hook-path={self.root / 'hook'}",
+            f"--host-pid-dir={self.root / 'hostpid'}",
             f"--simulate={self.root / 'machine.yaml'}",
             f"--metrics-bind-address=127.0.0.1:{self.port}",
             *flags,
@@ -213,16 +214,18 @@ async def test_a_driver_that_can_cap_caps_a_program_without_the_library(agent: A
 
         assert enforcer() == "library"
         [state] = (agent.root / "hook" / "vgpu").glob("simulated-*.state")
-        with container_process(agent.root / "hook" / "vgpu", Path(etc).parent.name) as pid:
-            with Client({**environment(state), "NVIDIA_VISIBLE_DEVICES": uuid}) as program:
-                group(cgroups, "kubepods/poduid-a/main", pid, program.process.pid)
-                await until(lambda: enforcer() == "driver")
-                assert program.use() == 0
-                assert program.alloc(2701 * MIB)[0] == OUT_OF_MEMORY
-                assert program.alloc(2600 * MIB)[0] == 0
-                assert program.info() == [0, 100 * MIB, 3000 * MIB]
-                labels = f'container="main",device_uuid="{uuid}",namespace="default",pod="a",vdevice_index="0"'
-                await metrics(agent, f'hami_vgpu_memory_used_bytes{{{labels},zone="vGPU"}} 3.0408704e+09')
+        with (
+            container_process(agent.root / "hook" / "vgpu", Path(etc).parent.name) as pid,
+            Client({**environment(state), "NVIDIA_VISIBLE_DEVICES": uuid}) as program,
+        ):
+            group(cgroups, "kubepods/poduid-a/main", pid, program.process.pid)
+            await until(lambda: enforcer() == "driver")
+            assert program.use() == 0
+            assert program.alloc(2701 * MIB)[0] == OUT_OF_MEMORY
+            assert program.alloc(2600 * MIB)[0] == 0
+            assert program.info() == [0, 100 * MIB, 3000 * MIB]
+            labels = f'container="main",device_uuid="{uuid}",namespace="default",pod="a",vdevice_index="0"'
+            await metrics(agent, f'hami_vgpu_memory_used_bytes{{{labels},zone="vGPU"}} 3.0408704e+09')
         await agent.kubelet.start_container(document, "main")
         assert enforcer() == "library"
 

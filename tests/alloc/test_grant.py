@@ -1,5 +1,6 @@
 """What a container is started with: HAMi's variables and mounts, and the grant file that our library obeys."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,6 +55,15 @@ def test_the_references_variables_and_mounts() -> None:
         Mount(container="/tmp/vgpulock", host="/tmp/vgpulock", read_only=False),
         Mount(container="/etc/ld.so.preload", host="/usr/local/vgpu/ld.so.preload"),
     )
+
+
+def test_the_host_pid_broker_where_it_is_served() -> None:
+    paths = replace(PATHS, host_pid="/var/run/hami/hostpid")
+    assert fixed_env(NvidiaConfig(), paths)["LIBVGPU_HOSTPID_BROKER"] == "1"
+    places = [mount.container for mount in mounts(paths)]
+    assert places.index("/tmp/vgpulock") < places.index("/tmp/vgpulock/hostpid")
+    assert Mount(container="/tmp/vgpulock/hostpid", host="/var/run/hami/hostpid") in mounts(paths)
+    assert "LIBVGPU_HOSTPID_BROKER" not in fixed_env(NvidiaConfig(), PATHS)
 
 
 def test_nothing_is_mounted_over_what_it_needs() -> None:

@@ -10,11 +10,13 @@ import pytest
 import typer
 import yaml
 
+from hami.agent import hostpid
 from hami.alloc.grant import LOCK
 from hami.cli.agent import agent
 from hami.cli.flags import normalise
 from hami.cli.scheduler import scheduler
 from hami.model.settings import DEFAULT_DEVICE_CONFIG, read_device_config
+from hami.node import cgroups
 from tests.deploy.conftest import CHART, Render, RenderError
 
 
@@ -222,8 +224,28 @@ def test_what_grants_mount_from_the_node_is_the_nodes_own(render: Render) -> Non
     spec = pod_spec(render(), "DaemonSet", "hami-device-plugin")
     hosts = {v["name"]: v["hostPath"]["path"] for v in spec["volumes"] if "hostPath" in v}
     mounts = {m["mountPath"]: hosts.get(m["name"]) for m in container(spec, "device-plugin")["volumeMounts"]}
-    for path in (LOCK, "/usr/local/vgpu", "/var/run/cdi", "/var/lib/kubelet/device-plugins"):
+    for path in (LOCK, "/usr/local/vgpu", "/var/run/cdi", "/var/lib/kubelet/device-plugins", str(cgroups.ROOT)):
         assert mounts.get(path) == path, path
+    assert mounts.get(str(hostpid.DIRECTORY.parent)) == str(hostpid.DIRECTORY.parent)
+
+
+@pytest.mark.parametrize(
+    ("values", "cap", "broker"),
+    [
+        ([], "true", "true"),
+        (["devicePlugin.driverCap=false"], "false", "true"),
+        (["devicePlugin.hostPIDBroker.enabled=false"], "true", "false"),
+        (["devicePlugin.hostPID=false"], "true", "false"),
+    ],
+    ids=str,
+)
+def test_what_the_node_side_enforces_by(render: Render, values: list[str], cap: str, broker: str) -> None:
+    """Without the node's pids the broker would tell wrong ones."""
+    spec = pod_spec(render(*values), "DaemonSet", "hami-device-plugin")
+    arguments = container(spec, "device-plugin")["args"]
+    assert f"--driver-cap={cap}" in arguments
+    assert f"--host-pid-broker={broker}" in arguments
+    assert f"--driver-cap={cap}" in container(spec, "vgpu-monitor")["args"]
 
 
 @pytest.mark.parametrize(
