@@ -1,5 +1,6 @@
 """`hami run` and `hami ps`: this machine's devices shared without Kubernetes."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -18,10 +19,10 @@ from hami.local.entries import Entry, entry_document
 from hami.local.holders import printable, user_name
 from hami.local.run import Machine, check_not_nested, run, state_for
 from hami.model.names import DeviceUuid, WireError
-from hami.model.settings import DEFAULT_DEVICE_CONFIG
+from hami.model.settings import DEFAULT_DEVICE_CONFIG, NodeOverrides
 from hami.node._region import Region
 from hami.node.probe import ProbeError
-from hami.node.probe_nvidia import NvidiaProbe
+from hami.node.probe_nvidia import SINGLE, NvidiaProbe
 from hami.node.simulated import NativeMissing, load_nvml, native_dir
 from hami.vendors import registry
 from hami.vendors.nvidia import NVIDIA
@@ -47,7 +48,10 @@ def run_command(
         directory = find_directory(dict(os.environ))
         additions = _simulated(simulate, directory) if simulate else {}
         config = DEFAULT_DEVICE_CONFIG
-        with NvidiaProbe(config.nvidia, sysfs=None if simulate else Path("/sys")) as probe:
+        _say_each_warning_once()
+        # MIG instances that somebody made are devices to share like any other.
+        overrides = NodeOverrides(mig_strategy=SINGLE)
+        with NvidiaProbe(config.nvidia, overrides, sysfs=None if simulate else Path("/sys")) as probe:
             inventory = probe.inventory()
         machine = Machine(
             inventory=inventory,
@@ -55,6 +59,7 @@ def run_command(
             directory=directory,
             library=_library(),
             additions=additions,
+            simulated=simulate is not None,
         )
         code = run(command, ask, machine, wait=wait)
     except WireError as error:
@@ -67,6 +72,19 @@ def run_command(
         print(f"hami run: {error}", file=sys.stderr)
         raise typer.Exit(UNUSABLE) from None
     raise typer.Exit(code)
+
+
+def _say_each_warning_once() -> None:
+    said: set[str] = set()
+
+    def fresh(record: logging.LogRecord) -> bool:
+        new = record.getMessage() not in said
+        said.add(record.getMessage())
+        return new
+
+    handler = logging.StreamHandler()
+    handler.addFilter(fresh)
+    logging.basicConfig(level=logging.WARNING, format="hami run: %(message)s", handlers=[handler])
 
 
 def _library() -> Path:
@@ -115,7 +133,7 @@ def ps_command(as_json: Annotated[bool, typer.Option("--json", help="one JSON ar
         for share in entry.shares:
             cores = str(share.cores) if 0 < share.cores < 100 else "-"
             use = f"{used[entry.name][share.uuid]:,}" if share.uuid in used[entry.name] else "?"
-            _row(table, entry, share.uuid, f"{share.memory_mib:,}", use, cores)
+            _row(table, entry, f"{share.uuid}{' (simulated)' * entry.simulated}", f"{share.memory_mib:,}", use, cores)
     for place, entry in enumerate(found.waiting, 1):
         _row(table, entry, f"waits, place {place}: {entry.ask.text}", "-", "-", "-")
     Console().print(table)

@@ -24,6 +24,8 @@ class Entry:
     ask: Ask
     devices: tuple[DeviceUuid, ...]
     """All devices of the machine it asks: programs for another (simulated) machine do not wait for each other."""
+    simulated: bool = False
+    """Whether those devices are simulated."""
     shares: tuple[Share, ...] = ()
     """Empty while it waits."""
 
@@ -49,6 +51,7 @@ def entry_document(entry: Entry) -> dict[str, Any]:
         "command": entry.command,
         "ask": ask_document(entry.ask),
         "devices": list(entry.devices),
+        "simulated": entry.simulated,
         "shares": shares,
     }
 
@@ -63,6 +66,9 @@ def read_entry(text: bytes, field: str) -> Entry:
         raise WireError(field, "a JSON object", document)
     shares = _list(document, "shares", field)
     devices = _list(document, "devices", field)
+    simulated = document.get("simulated")
+    if type(simulated) is not bool:
+        raise WireError(f"{field}.simulated", "true or false", simulated)
     if not all(isinstance(device, str) for device in devices):
         raise WireError(f"{field}.devices", "a list of UUIDs", devices)
     return Entry(
@@ -73,6 +79,7 @@ def read_entry(text: bytes, field: str) -> Entry:
         command=_text(document, "command", field),
         ask=ask_of(document.get("ask"), f"{field}.ask"),
         devices=tuple(DeviceUuid(device) for device in devices),
+        simulated=simulated,
         shares=tuple(_share(share, f"{field}.shares[{i}]") for i, share in enumerate(shares)),
     )
 

@@ -50,7 +50,7 @@ def printable(text: str, limit: int = 60) -> str:
     return clip("".join(c if c.isprintable() else "?" for c in text), limit)
 
 
-def device_lines(devices: Sequence[Device], running: Iterable[Entry]) -> list[str]:
+def device_lines(devices: Sequence[Device], running: Iterable[Entry], *, simulated: bool) -> list[str]:
     """What each device has left, and who holds the rest."""
     lines: list[str] = []
     entries = tuple(running)
@@ -60,7 +60,7 @@ def device_lines(devices: Sequence[Device], running: Iterable[Entry]) -> list[st
         cores = max(0, device.cores - sum(share.cores for _, share in held))
         health = "" if device.healthy else ", unhealthy"
         free = f"{memory:,} of {device.memory_mib:,} MiB and {cores} % of compute free{health}"
-        lines.append(f"{device.uuid} ({device.model}): {free}")
+        lines.append(f"{device.uuid} ({'simulated ' * simulated}{device.model}): {free}")
         for entry, share in held:
             compute = f" and {share.cores} %" if share.cores else ""
             lines.append(f"  {who(entry)} holds {share.memory_mib:,} MiB{compute}: {printable(entry.command)}")

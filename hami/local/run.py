@@ -35,7 +35,7 @@ from hami.local.holders import Held, device_lines
 from hami.local.queue import CHECK_S, Left, ahead_of, leaving_on_signals
 from hami.model.claim import Assignment, ContainerNeed, Need, NodeRefusal, PodRecord, PodRequest, Role
 from hami.model.device import NodeInventory, NodeRecord
-from hami.model.names import NodeName, PodKey, PodUid
+from hami.model.names import NodeName, PodKey, PodUid, WireError
 from hami.model.vendor import Registry, Vendor
 from hami.model.wire.grant import GrantDevice, GrantFile, write_grant
 from hami.node._region import Region
@@ -59,6 +59,7 @@ class Machine:
     """The interposer."""
     additions: Mapping[str, str]
     """Environment that a simulated driver needs."""
+    simulated: bool
 
     def place(self, ask: Ask, running: Sequence[Entry], me: str) -> Assignment | NodeRefusal:
         """Where shares would lie beside those running, by the same engine that places pods."""
@@ -105,11 +106,16 @@ def check_not_nested(environment: Mapping[str, str]) -> None:
 
 def run(command: Sequence[str], ask: Ask, machine: Machine, *, wait: bool) -> int:
     """Decide, write the grant, then exec `command`; returns an exit code only when that did not happen."""
+    if not machine.inventory.devices:
+        _say("refused: this machine has no device that can be shared")
+        return IMPOSSIBLE
+    if ask.gpus > 1 and all(device.uuid.startswith("MIG-") for device in machine.inventory.devices):
+        raise WireError("--gpus", "1, because CUDA shows a program no more than one MIG instance", ask.gpus)
     me = _myself(command, ask, machine)
     if isinstance(never := machine.place(ask, (), me.name), NodeRefusal):
         reason = Held(refusal=never, before=(), running=()).reason
         _say(f"refused, even with nothing running: {reason} (asked: {ask.text})")
-        _say_lines(device_lines(machine.inventory.devices, ()))
+        _say_lines(device_lines(machine.inventory.devices, (), simulated=machine.simulated))
         return IMPOSSIBLE
     outcome = _take(me, machine)
     if isinstance(outcome, Held) and wait:
@@ -121,7 +127,7 @@ def run(command: Sequence[str], ask: Ask, machine: Machine, *, wait: bool) -> in
             return left.status
     if isinstance(outcome, Held):
         _say(f"refused: {outcome.reason} (asked: {ask.text}); --wait queues")
-        _say_lines(device_lines(machine.inventory.devices, outcome.running))
+        _say_lines(device_lines(machine.inventory.devices, outcome.running, simulated=machine.simulated))
         return REFUSED
     return _become(me, command, outcome, machine)
 
@@ -137,6 +143,7 @@ def _myself(command: Sequence[str], ask: Ask, machine: Machine) -> Entry:
         command=shlex.join(command),
         ask=ask,
         devices=tuple(device.uuid for device in machine.inventory.devices),
+        simulated=machine.simulated,
     )
 
 

@@ -69,6 +69,7 @@ def main(directory: Path, state: Path, mode: str) -> None:
             directory=directory,
             library=native_dir() / "libvgpu.so",
             additions={},
+            simulated=True,
         )
     everything = Ask(gpus=len(machine.inventory.devices), memory=Percent(100), cores=100, policy="spread")
     little = Ask(gpus=1, memory=Mib(10), cores=0, policy="spread")

@@ -42,6 +42,7 @@ def test_what_is_written_is_read(written: Entry) -> None:
         ({"start_ticks": True}, "x.start_ticks"),
         ({"boot": None}, "x.boot"),
         ({"devices": [5]}, "x.devices"),
+        ({"simulated": 1}, "x.simulated"),
         ({"ask": []}, "x.ask"),
         ({"ask": {"gpus": 0, "memory_mib": 1, "cores": 0, "policy": "spread"}}, "x.ask.gpus"),
         ({"ask": {"gpus": 1, "cores": 0, "policy": "spread"}}, "x.ask.memory_percent"),

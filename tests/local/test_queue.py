@@ -170,7 +170,7 @@ def test_a_refusal_says_what_is_free_and_who_holds_the_rest(hami: Hami) -> None:
     assert (
         "refused: 2 devices short of memory (largest free 360 MiB) (asked: 1 device, 1,000 MiB); --wait queues" in err
     )
-    assert err.count("360 of 15,360 MiB and 70 % of compute free\n") == 2
+    assert err.count("(simulated NVIDIA-Tesla T4): 360 of 15,360 MiB and 70 % of compute free\n") == 2
     assert err.count(f"process {holder.pid} of ") == 2
     assert f"holds 15,000 MiB and 30 %: {PROBE} hold 40 60\n" in err
     holder.kill()
@@ -183,6 +183,7 @@ def test_ps_shows_the_queue_and_no_foreign_markup(hami: Hami) -> None:
     waiting(hami, 1)
     table = hami.finish(hami.start("ps", COLUMNS="200"))[1]
     assert "[bold]?[31mred" in table
+    assert table.count(" (simulated) ") == 2
     assert "waits, place 1: 1 device, 7 MiB" in table
     waiter.kill()
     holder.kill()

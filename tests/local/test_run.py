@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from hami.local.ask import read_ask
-from hami.local.run import REFUSED
+from hami.local.directory import listing
+from hami.local.run import IMPOSSIBLE, REFUSED
 from hami.model.claim import Mib, Percent
 from hami.model.names import WireError
 from hami.node.simulated import native_dir
+from tests.interpose.simulation import A100
 from tests.local.commands import PROBE, ROOT, Hami
 
 
@@ -96,7 +98,8 @@ def test_a_wrong_word_is_named(hami: Hami, words: list[str], named: str) -> None
 def test_the_program_has_the_signals_and_files_it_would_have_without_us(hami: Hami) -> None:
     """Python ignores SIGPIPE, and what is ignored stays so in an executed program."""
     # Both looked at by a program that is not Python, since that changes its own signals.
-    words = ["sh", "-c", "ls /proc/$$/fd | tr '\\n' ' '; grep -E 'SigIgn|SigBlk|Umask' /proc/$$/status"]
+    look = "i=0; while [ $i -lt 256 ]; do [ -e /proc/$$/fd/$i ] && echo $i; i=$((i+1)); done"
+    words = ["sh", "-c", f"{look}; exec grep -E 'SigIgn|SigBlk|Umask' /proc/self/status"]
     code, beneath, err = hami.finish(hami.run("--gpumem", "100", "--", *words))
     assert code == 0, err
     plain = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
@@ -161,3 +164,71 @@ def test_without_a_driver_it_says_so(hami: Hami) -> None:
     assert code == 69
     assert "no NVIDIA driver here" in err
     assert "--simulate" in err
+
+
+def test_of_many_that_start_at_once_just_those_that_fit_run(hami: Hami) -> None:
+    """Three of 5,000 MiB fit on each of two devices of 15,360."""
+    asks = [hami.run("--gpumem", "5000", "--", PROBE, "hold", "5000", "20") for _ in range(10)]
+    deadline = time.monotonic() + 60
+    while sum(process.poll() == REFUSED for process in asks) < 4 or len(listing(hami.directory).running) < 6:
+        assert time.monotonic() < deadline, [process.poll() for process in asks]
+        time.sleep(0.1)
+    by_device: dict[str, int] = {}
+    for entry in listing(hami.directory).running:
+        (share,) = entry.shares
+        by_device[share.uuid] = by_device.get(share.uuid, 0) + share.memory_mib
+    assert list(by_device.values()) == [15000, 15000]
+    assert [process.poll() for process in asks].count(None) == 6
+
+
+def test_many_that_wait_all_get_their_turn(hami: Hami) -> None:
+    asks = [hami.run("--wait", "--gpumem", "7000", "--", PROBE, "hold", "7000", "0.3") for _ in range(10)]
+    for process in asks:
+        code, out, err = hami.finish(process)
+        assert code == 0, err
+        assert json.loads(out)["result"] == "CUDA_SUCCESS", "whoever ran had the memory that was granted"
+    assert hami.ps() == []
+
+
+def test_a_lost_device_is_said_once_and_the_other_is_used(hami: Hami) -> None:
+    with hami.machine.open("a") as machine:
+        machine.write("faults:\n- {device: 0, lost: true, xid: 79}\n")
+    code, out, err = hami.finish(hami.run("--gpumem", "100", "--", PROBE, "alloc", "1"))
+    assert (code, json.loads(out)["result"]) == (0, "CUDA_SUCCESS")
+    assert err.count("does not answer: GPU is lost") == 1
+    assert hami.finish(hami.run("--gpus", "2", "--", "true"))[0] == IMPOSSIBLE
+
+
+class TestMig:
+    """Cards in MIG mode: their instances are devices; a card without any is none."""
+
+    @pytest.fixture
+    def mig(self, hami: Hami) -> Hami:
+        hami.machine.write_text(f"name: m\ndevices:\n- {{model: {A100}, mig: enabled}}\n")
+        return hami
+
+    def test_without_instances(self, mig: Hami) -> None:
+        code, _, err = mig.finish(mig.run("--", "true"))
+        assert code == IMPOSSIBLE
+        assert "this machine has no device that can be shared" in err
+
+    def test_an_instance(self, mig: Hami) -> None:
+        mig.finish(mig.run("--", "true"))  # makes the simulated machine
+        (state,) = mig.directory.glob("*.state")
+        make = """
+from pynvml import *
+nvmlInit()
+device = nvmlDeviceGetHandleByIndex(0)
+instance = nvmlDeviceCreateGpuInstance(device, nvmlDeviceGetGpuInstanceProfileInfo(device, 2).id)
+nvmlGpuInstanceCreateComputeInstance(instance, nvmlGpuInstanceGetComputeInstanceProfileInfo(instance, 2, 0).id)
+"""
+        environment = {"HAMI_SIM_STATE": str(state), "LD_LIBRARY_PATH": str(native_dir() / "sim")}
+        subprocess.run([sys.executable, "-c", make], env=environment, check=True)
+        code, out, err = mig.finish(mig.run("--gpumem", "1000", "--", PROBE, "info", "alloc", "2000"))
+        assert code == 0, err
+        info, alloc = (json.loads(line) for line in out.splitlines())
+        assert [device["total_mib"] for device in info["devices"]] == [1000]
+        assert alloc["result"] == "CUDA_ERROR_OUT_OF_MEMORY"
+        code, _, err = mig.finish(mig.run("--gpus", "2", "--gpumem", "100", "--", "true"))
+        assert code == 2
+        assert "--gpus: expected 1, because CUDA shows a program no more than one MIG instance" in err
