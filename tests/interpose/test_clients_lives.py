@@ -60,6 +60,25 @@ def test_forks(container: Container, lives: Path) -> None:
     assert used_mib(container) == 0
 
 
+def test_forks_while_threads_are_in_the_driver(container: Container, lives: Path) -> None:
+    for _ in range(3):
+        assert run(lives, container.environment, "storms") == [[40]]
+    assert used_mib(container) == 0
+
+
+@pytest.mark.parametrize("descriptors", [4, 6, 8, 16])
+def test_few_descriptors(container: Container, lives: Path, descriptors: int) -> None:
+    """Where the region cannot be opened the environment's limit holds for the process alone; where it can, as ever."""
+    limited = ["prlimit", f"--nofile={descriptors}:{descriptors}", str(lives), "holds"]
+    within = {**container.environment, "CUDA_DEVICE_MEMORY_LIMIT_0": f"{LIMIT_MIB}m"}
+    alone = {**within, "LD_PRELOAD": ""}
+    without = subprocess.run(limited, env=alone, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(limited, env=within, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == without.returncode
+    if json.loads(without.stdout)[0] == 0:
+        assert json.loads(done.stdout) == [0, LIMIT_MIB]
+
+
 def test_a_program_that_replaces_itself_starts_with_nothing(container: Container, lives: Path) -> None:
     assert run(lives, container.environment, "execs") == [[0, LIMIT_MIB]]
     assert used_mib(container) == 0

@@ -152,6 +152,22 @@ def test_a_daemon_keeps_what_it_uses_when_its_starter_ends(hami: Hami) -> None:
     assert code == 0, err
 
 
+def test_a_daemon_that_comes_late_is_refused(hami: Hami) -> None:
+    """Its part was given back when its starter ended without having used it; it gets nothing, rather than too much."""
+    out = hami.directory / "out"
+    late = f"until [ -e {out}.go ]; do sleep 0.1; done; exec {PROBE} alloc 10"
+    code, _, err = hami.finish(hami.run("--gpumem", "100", "--", "sh", "-c", f"setsid sh -c '{late}' >{out} 2>&1 &"))
+    assert code == 0, err
+    assert hami.ps() == []
+    Path(f"{out}.go").touch()
+    deadline = time.monotonic() + 20
+    while "OUT_OF_MEMORY" not in (said := out.read_text()):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.05)
+    assert '"got_mib": 0' in said
+    assert "grant not usable, device memory is refused: " in said
+
+
 def test_a_bad_description_names_its_field(hami: Hami) -> None:
     hami.machine.write_text("devices: 5\n")
     code, _, err = hami.finish(hami.run("--", "true"))

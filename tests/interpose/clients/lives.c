@@ -4,6 +4,8 @@
  *     lives churns        the same eight threads, and no more
  *     lives exits         exit() while eight threads are in the driver
  *     lives forks         a child, and its child, each with a context of its own; results of each
+ *     lives storms        forks forty children, which use the device, while eight threads are in the driver: how many
+ *                         children ended well
  *     lives execs         holds memory, becomes `lives holds`
  *     lives holds         [MiB it could get]
  *     lives vforks        starts a program in the old way while holding memory
@@ -151,6 +153,25 @@ static int forks(void)
     return 0;
 }
 
+static int storms(void)
+{
+    pthread_t running[8];
+    int well = 0;
+    start_threads(running, (void *)1);
+    for (int i = 0; i < 40; i++) {
+        CUdeviceptr at;
+        int status = -1;
+        pid_t child = fork();
+        if (child == 0)
+            _exit(use() || cu.alloc(&at, MIB) || cu.release(at));
+        waitpid(child, &status, 0);
+        well += status == 0;
+    }
+    printf("[%d]\n", well);
+    fflush(stdout);
+    _exit(0);
+}
+
 static int execs(char *self)
 {
     CUdeviceptr at;
@@ -257,6 +278,8 @@ int main(int count, char **words)
         return exits();
     if (strcmp(life, "forks") == 0)
         return forks();
+    if (strcmp(life, "storms") == 0)
+        return storms();
     if (strcmp(life, "execs") == 0)
         return execs(words[0]);
     if (strcmp(life, "holds") == 0)
@@ -265,6 +288,6 @@ int main(int count, char **words)
         return vforks(words[0]);
     if (strcmp(life, "daemon") == 0 && count == 3)
         return daemon_life(words[2]);
-    fprintf(stderr, "usage: lives threads|churns|exits|forks|execs|holds|vforks|daemon LOG\n");
+    fprintf(stderr, "usage: lives threads|churns|exits|forks|storms|execs|holds|vforks|daemon LOG\n");
     return 2;
 }
