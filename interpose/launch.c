@@ -12,6 +12,8 @@
 /* Old monitors unblock by a store alone, without waking anybody. */
 #define BLOCKED_POLL_NS (50 * NS_PER_MS)
 
+#define NOTE_EVERY 64
+
 /* What monitors take for "active": they count this word down. */
 static const int32_t active = 2;
 
@@ -29,22 +31,33 @@ __attribute__((noinline)) static void wait_while_blocked(struct region_prefix *p
     }
 }
 
-static void note_activity(struct region_prefix *prefix)
+static void note_time(struct region_prefix *prefix)
 {
-    if (__builtin_expect(__atomic_load_n(&prefix->recent_kernel, __ATOMIC_RELAXED) != active, 0))
-        wait_while_blocked(prefix);
     uint64_t now = prim_unix_seconds();
     if (__atomic_load_n(&prefix->last_kernel, __ATOMIC_RELAXED) != now)
         __atomic_store_n(&prefix->last_kernel, now, __ATOMIC_RELAXED);
 }
 
-/* A sum that may miss launches of other threads: it shows activity, and must not cost a locked instruction. */
+/* The clock is read only when somebody has looked since the last launch, for that is what a look changes. */
+static void note_activity(struct region_prefix *prefix)
+{
+    if (__builtin_expect(__atomic_load_n(&prefix->recent_kernel, __ATOMIC_RELAXED) == active, 1))
+        return;
+    wait_while_blocked(prefix);
+    note_time(prefix);
+}
+
+/* A sum that may miss launches of other threads: it shows activity, and must not cost a locked instruction. The first of
+ * a process, and one in many, notes the time, too, whether anybody looks or not. */
 static void count_launch(int device)
 {
     if (device < 0)
         return;
     uint64_t *launches = &process.region.ext->claims[process.region.slot].launches[device];
-    __atomic_store_n(launches, __atomic_load_n(launches, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
+    uint64_t before = __atomic_load_n(launches, __ATOMIC_RELAXED);
+    __atomic_store_n(launches, before + 1, __ATOMIC_RELAXED);
+    if (before % NOTE_EVERY == 0)
+        note_time(process.region.prefix);
 }
 
 /* Percent of the device's time, or 0 = no limit. */

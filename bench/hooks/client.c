@@ -1,12 +1,18 @@
 /* Times one kind of call: `client OPERATION CALLS REPETITIONS` prints ns of thread CPU time a call, one line a repetition.
- * `client hold N` makes N processes that hold memory until its input ends, and says so. Functions are found as the CUDA
- * runtime finds them: dlopen, then dlsym. */
+ * `client hold N` makes N processes that hold memory until its input ends, and says so. `client init 0` calls cuInit and
+ * ends. `client race MIB` allocates pieces of so many MiB until one is refused, says how many it has, and keeps them until
+ * its input ends. `client spawn TIMES WIDTH LIBRARY PROGRAM ARGUMENT...` starts WIDTH such programs at once with LIBRARY
+ * ("" = none) preloaded, TIMES over, and prints microseconds of wall time until the last has ended and of CPU time a
+ * program, a line each time. Functions are found as the CUDA runtime finds them: dlopen, then dlsym. */
 #include <dlfcn.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -142,15 +148,66 @@ static int hold(long count)
     return read(STDIN_FILENO, &byte, 1) < 0;
 }
 
+static int race(long mib)
+{
+    long pieces = 0;
+    CUdeviceptr address;
+    char byte;
+    while (CU(cuMemAlloc_v2)(&address, (size_t)mib << 20) == CUDA_SUCCESS)
+        pieces++;
+    printf("%ld\n", pieces);
+    fflush(stdout);
+    return read(STDIN_FILENO, &byte, 1) < 0;
+}
+
+static double wall_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+}
+
+static double us(struct timeval t) { return (double)t.tv_sec * 1e6 + (double)t.tv_usec; }
+
+static int spawn(long times, long width, const char *library, char **program)
+{
+    extern char **environ;
+    if (*library)
+        setenv("LD_PRELOAD", library, 1);
+    for (long i = 0; i < times; i++) {
+        double begun = wall_us(), cpu = 0;
+        int status;
+        struct rusage use;
+        for (long k = 0; k < width; k++) {
+            pid_t pid;
+            if (posix_spawn(&pid, program[0], NULL, NULL, program, environ) != 0)
+                return 1;
+        }
+        for (long k = 0; k < width; k++) {
+            if (wait4(-1, &status, 0, &use) < 0 || status != 0)
+                return 1;
+            cpu += us(use.ru_utime) + us(use.ru_stime);
+        }
+        printf("%.1f %.1f\n", wall_us() - begun, cpu / (double)width);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
-    if (argc != 4 && !(argc == 3 && strcmp(argv[1], "hold") == 0))
+    if (argc >= 6 && strcmp(argv[1], "spawn") == 0)
+        return spawn(atol(argv[2]), atol(argv[3]), argv[4], argv + 5);
+    if (argc < 3 || argc > 4)
         return 2;
     cuda = dlopen("libcuda.so.1", RTLD_LAZY);
     nvml = dlopen("libnvidia-ml.so.1", RTLD_LAZY);
     if (!cuda || !nvml || CU(cuInit)(0) != CUDA_SUCCESS)
         return 1;
     long calls = atol(argv[2]);
+    if (strcmp(argv[1], "init") == 0)
+        return 0;
+    if (strcmp(argv[1], "race") == 0)
+        return race(calls);
     if (argc == 3)
         return hold(calls);
     run(argv[1], calls / 10); /* caches, branch predictors, first-call work */

@@ -1,5 +1,6 @@
 """Shares over time as small multiples, one SVG a question: does a limit hold alone, and beside neighbours?"""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -119,7 +120,11 @@ def _panel(panel: Panel, left: float, top: float) -> list[str]:
     def x(second: float) -> float:
         return left + WIDTH * second / panel.seconds
 
-    parts = [f'<text x="{left}" y="{top - 8}">{escape(_short(panel.title))}</text>']
+    lines = textwrap.wrap(panel.title, 52)[:2]
+    parts = [
+        f'<text x="{left}" y="{top - 8 - 13 * (len(lines) - 1 - i)}">{escape(line)}</text>'
+        for i, line in enumerate(lines)
+    ]
     for mark in (0, 50, 100):
         parts.append(f'<path d="M{left} {y(mark):.1f}h{WIDTH}" stroke="#e5e5e5"/>')
         parts.append(f'<text x="{left - 6}" y="{y(mark) + 4:.1f}" text-anchor="end" fill="#555">{mark}</text>')
@@ -136,7 +141,3 @@ def _panel(panel: Panel, left: float, top: float) -> list[str]:
         points = " ".join(f"{x((i + 0.5) * WINDOW_S):.1f},{y(percent):.1f}" for i, percent in enumerate(line.percents))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{line.color}" stroke-width="{line.width}"/>')
     return parts
-
-
-def _short(title: str) -> str:
-    return title if len(title) <= 58 else title[:57] + "…"
