@@ -51,13 +51,9 @@ static const void *address_of(const struct object *object, ElfW(Addr) value)
     return (const void *)(value < object->base ? object->base + value : value);
 }
 
-static struct object read_object(const struct dl_phdr_info *info)
+static struct object read_object(ElfW(Addr) base, const ElfW(Dyn) * entry)
 {
-    struct object object = {.base = info->dlpi_addr};
-    const ElfW(Dyn) *entry = NULL;
-    for (int i = 0; i < info->dlpi_phnum; i++)
-        if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
-            entry = (const ElfW(Dyn) *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+    struct object object = {.base = base};
     for (; entry && entry->d_tag != DT_NULL; entry++) {
         const void *at = address_of(&object, entry->d_un.d_ptr);
         if (entry->d_tag == DT_SYMTAB)
@@ -123,18 +119,22 @@ static bool is_glibc(const char *path)
     return begins(file, "libc.so.") || begins(file, "libc-") || begins(file, "libdl");
 }
 
-static int visit_glibc(struct dl_phdr_info *info, size_t size, void *into)
+/* glibc's list of loaded objects. The C library was loaded with the program and stays, and so did all before it. */
+extern struct r_debug _r_debug __attribute__((weak));
+
+static struct genuine find_in_glibc(void)
 {
-    (void)size;
-    struct genuine *have = into;
-    if (have->dlsym || !is_glibc(info->dlpi_name))
-        return 0;
-    struct object object = read_object(info);
-    have->dlsym = (dlsym_function)find(&object, "dlsym");
-    have->dlvsym = (dlvsym_function)find(&object, "dlvsym");
-    have->dlopen = (dlopen_function)find(&object, "dlopen");
-    have->glibc = have->dlsym && have->dlvsym && have->dlopen;
-    return 0;
+    struct genuine found = {0};
+    for (const struct link_map *map = &_r_debug ? _r_debug.r_map : NULL; map && !found.dlsym; map = map->l_next) {
+        if (!is_glibc(map->l_name))
+            continue;
+        struct object object = read_object(map->l_addr, map->l_ld);
+        found.dlsym = (dlsym_function)find(&object, "dlsym");
+        found.dlvsym = (dlvsym_function)find(&object, "dlvsym");
+        found.dlopen = (dlopen_function)find(&object, "dlopen");
+    }
+    found.glibc = found.dlsym && found.dlvsym && found.dlopen;
+    return found;
 }
 
 static void *no_dlsym(void *handle, const char *name)
@@ -155,12 +155,20 @@ static void *no_dlopen(const char *path, int flags)
     return NULL;
 }
 
-/* Under other names too: musl's loader is its C library. The first that has them and is not this library. */
-static int visit_other(struct dl_phdr_info *info, size_t size, void *into)
+static const ElfW(Dyn) * dynamic_of(const struct dl_phdr_info *info)
+{
+    for (int i = 0; i < info->dlpi_phnum; i++)
+        if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
+            return (const ElfW(Dyn) *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+    return NULL;
+}
+
+/* Of other C libraries the names are not known: the first object that has them and is not this library. */
+static int visit(struct dl_phdr_info *info, size_t size, void *into)
 {
     (void)size;
     struct genuine *have = into;
-    struct object object = read_object(info);
+    struct object object = read_object(info->dlpi_addr, dynamic_of(info));
     dlsym_function symbol = (dlsym_function)find(&object, "dlsym");
     if (!symbol || symbol == (dlsym_function)dlsym)
         return 0;
@@ -174,11 +182,10 @@ void genuine_find(void)
 {
     if (__atomic_load_n(&genuine.dlsym, __ATOMIC_ACQUIRE))
         return;
-    struct genuine found = {0};
-    dl_iterate_phdr(visit_glibc, &found);
+    struct genuine found = find_in_glibc();
     if (!found.glibc) {
         found = (struct genuine){.dlsym = no_dlsym, .dlvsym = no_dlvsym, .dlopen = no_dlopen};
-        dl_iterate_phdr(visit_other, &found);
+        dl_iterate_phdr(visit, &found);
     }
     genuine.dlvsym = found.dlvsym;
     genuine.dlopen = found.dlopen;

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-KINDS = ("", "address", "undefined")
+KINDS = ("", "address", "undefined", "thread")
 GLIBC = "2.17"
 """What the libraries may need of a container's C library."""
 

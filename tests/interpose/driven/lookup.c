@@ -34,8 +34,8 @@ int main(void)
     CHECK(dlsym(RTLD_DEFAULT, "cuMemAlloc_v2") == NULL);
     CHECK(dlsym(RTLD_DEFAULT, "curl_easy_init") == NULL);
     CHECK(dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD) == NULL); /* and asking loaded nothing */
-#ifdef __SANITIZE_ADDRESS__
-    const int past_us = 0; /* that sanitizer forbids it */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    const int past_us = 0; /* these sanitizers forbid it */
 #else
     const int past_us = RTLD_DEEPBIND;
 #endif
