@@ -1,4 +1,4 @@
-"""The interposer's own C: each program of `c/` shows one behaviour, plain and under two sanitizers."""
+"""The interposer's own C: each program of `c/` shows one behaviour, plain and under three sanitizers."""
 
 import os
 import subprocess
