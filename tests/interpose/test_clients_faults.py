@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,9 +60,14 @@ class Answers(NamedTuple):
 class Bench:
     """One machine and container whose one fault is changed from run to run."""
 
-    def __init__(self, directory: Path, driver: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        driver: dict[str, str] | None = None,
+        faults: Sequence[dict[str, Any]] = ({"call": "cuNothing"}, {"call": "cuNothing"}),
+    ) -> None:
         described = {"driver": driver} if driver else {}
-        machine = Simulation(directory, faults=[{"call": "cuNothing", "nth": 1}] * 2, **described)
+        machine = Simulation(directory, faults=list(faults), **described)
         # Contexts and code are counted apart and rounded up; here it is about what programs ask for.
         self.container = Container(
             directory / "one", machine, memory_mib=LIMIT_MIB, cores=50, HAMI_MEMORY_ACCOUNTING="requested"
@@ -107,7 +113,7 @@ class Bench:
         ) as process:
             assert process.stdout is not None
             line = process.stdout.readline()
-            counted, held = self._counted(), self.held()
+            counted, held = self.counted(), self.held()
             _, err = process.communicate("\n", timeout=MOST_SECONDS)
         assert (process.returncode, err) == (0, ""), line
         return Answers(json.loads(line), counted, held)
@@ -115,9 +121,10 @@ class Bench:
     def left(self) -> float:
         """MiB that stand in the region when the dead are swept."""
         self.container.region.reap()
-        return self._counted()
+        return self.counted()
 
-    def _counted(self) -> float:
+    def counted(self) -> float:
+        """MiB of device 0 by the region's books."""
         return self.container.region.snapshot().devices[0].used_bytes / 2**20
 
     def held(self) -> float:
@@ -257,7 +264,13 @@ def test_delays_by_chance_lose_no_memory_and_break_no_limit(bench: Bench, lives:
     bench.fault("cuMemAlloc_v2", result=None, random_ms=2)
     bench.fault("cuMemFree_v2", row=1, result=None, random_ms=2)
     running = [
-        subprocess.Popen([lives, "churns"], env=bench.container.environment, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [lives, "churns"],
+            env=bench.container.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(4)
     ]
     most = 0.0
@@ -269,6 +282,32 @@ def test_delays_by_chance_lose_no_memory_and_break_no_limit(bench: Bench, lives:
     assert bench.left() == 0
     bench.fault("cuNothing")
     bench.fault("cuNothing", row=1)
+
+
+def test_failures_now_and_then_under_many_threads(tmp_path: Path, lives: Path) -> None:
+    """Three programs of eight threads; now and then an allocation is refused by the driver, or a free fails. What then
+    stays with the driver stays on the books, to the byte."""
+    faults = [{"call": "cuMemAlloc_v2", "nth": 5 + 997 * n, "result": OUT_OF_MEMORY} for n in range(16)]
+    faults += [{"call": "cuMemFree_v2", "nth": 9 + 1009 * n, "result": UNKNOWN} for n in range(16)]
+    bench = Bench(tmp_path, faults=faults)
+    running = [
+        subprocess.Popen(
+            [lives, "churns"],
+            env=bench.container.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "[0]\n"
+    assert bench.held() > 0, "some frees have failed"
+    assert bench.counted() == bench.held()
+    for process in running:
+        process.communicate("\n", timeout=MOST_SECONDS)
+    assert bench.left() == 0
 
 
 @pytest.fixture(scope="module")

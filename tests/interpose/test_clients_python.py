@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -73,10 +73,20 @@ print(json.dumps(said))
 """
 
 
-@pytest.mark.parametrize("bind_now", ["", "1"], ids=["lazy", "bind-now"])
-def test_cuda_core(container: Container, bind_now: str) -> None:
+DEEP = "import os, sys; sys.setdlopenflags(os.RTLD_NOW | os.RTLD_DEEPBIND)\n"
+"""How an interpreter is embedded in programs that bring their own versions of common libraries."""
+WAYS: Final[dict[str, tuple[str, dict[str, str]]]] = {
+    "lazy": ("", {}),
+    "bind-now": ("", {"LD_BIND_NOW": "1"}),
+    "deep-bound": (DEEP, {}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_cuda_core(container: Container, way: str) -> None:
     quiet = {"CUDA_PYTHON_DISABLE_MAJOR_VERSION_WARNING": "1"}  # it says that bindings of 13.5 meet a driver of 12.4
-    said = python(container, CUDA_CORE, **quiet, **({"LD_BIND_NOW": "1"} if bind_now else {}))
+    before, more = WAYS[way]
+    said = python(container, before + CUDA_CORE, **quiet, **more)
     refused = "CUDA_ERROR_OUT_OF_MEMORY"
     assert said == {"name": A100, "size": 100, "refused": refused, "own_refused": refused}
     assert used_mib(container) == 0
@@ -109,9 +119,10 @@ print(json.dumps(said))
 """
 
 
-@pytest.mark.parametrize("bind_now", ["", "1"], ids=["lazy", "bind-now"])
-def test_numba(container: Container, bind_now: str) -> None:
-    said = python(container, NUMBA, **({"LD_BIND_NOW": "1"} if bind_now else {}))
+@pytest.mark.parametrize("way", WAYS)
+def test_numba(container: Container, way: str) -> None:
+    before, more = WAYS[way]
+    said = python(container, before + NUMBA, **more)
     at_start = LIMIT_MIB - CONTEXT_MIB
     assert said == {
         "devices": 1,

@@ -1,7 +1,7 @@
 /* What programs do with themselves while they use a device. Each prints one line of JSON numbers.
  *
  *     lives threads       eight threads allocate and free; the last answer is what a ninth can still get
- *     lives churns        the same eight threads, and no more
+ *     lives churns        the same eight threads, and no more; waits for a line before it ends
  *     lives exits         exit() while eight threads are in the driver
  *     lives forks         a child, and its child, each with a context of its own; results of each
  *     lives storms        forks forty children, which use the device, while eight threads are in the driver: how many
@@ -111,6 +111,8 @@ static int churns(void)
 {
     run_threads();
     printf("[0]\n");
+    fflush(stdout);
+    getchar();
     return 0;
 }
 
