@@ -98,15 +98,6 @@ typedef struct nvmlPciInfo_st {
     char busId[32];
 } nvmlPciInfo_t;
 
-typedef struct nvmlProcessUtilizationSample_st {
-    unsigned int pid;
-    unsigned long long timeStamp;
-    unsigned int smUtil;
-    unsigned int memUtil;
-    unsigned int encUtil;
-    unsigned int decUtil;
-} nvmlProcessUtilizationSample_t;
-
 typedef struct nvmlEventData_st {
     nvmlDevice_t device;
     unsigned long long eventType;
@@ -116,6 +107,7 @@ typedef struct nvmlEventData_st {
 } nvmlEventData_t;
 
 typedef struct nvmlEventSet_st *nvmlEventSet_t;
+typedef int nvmlEnableState_t;
 
 typedef struct nvmlBAR1Memory_st {
     unsigned long long bar1Total;

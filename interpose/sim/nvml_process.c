@@ -123,33 +123,130 @@ static i64 unix_offset_ns(void)
     return (i64)now.tv_sec * 1000000000 + now.tv_nsec - (i64)state_now();
 }
 
-/* One sample a process: its share of the device's time since `last_seen_us` (Unix time), or over the last second. */
-SIM_API nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t handle, nvmlProcessUtilizationSample_t *out,
-                                                     unsigned int *count, unsigned long long last_seen_us)
+struct share {
+    unsigned pid, percent;
+    u64 at_us;
+};
+
+/* Each process's share of the device's time since `last_seen_us` (Unix time), or over the last second. Returns how many. */
+static unsigned shares(int device, unsigned long long last_seen_us, struct share out[SIM_PROCESSES])
 {
-    ENTER_DEVICE(handle);
     struct user found[SIM_PROCESSES];
-    unsigned share[SIM_PROCESSES];
     i64 offset = unix_offset_ns();
     i64 asked = (i64)last_seen_us * 1000 - offset;
+    unsigned kept = 0;
     state_reap();
     state_lock();
     timeline_settle(device);
     u64 now = sim->timelines[device].clock_ns;
     u64 since = asked > 0 && (u64)asked < now ? (u64)asked : now > 1000000000u ? now - 1000000000u : 0;
-    unsigned all = users(device, found, 0), kept = 0;
-    for (unsigned i = 0; i < all; i++) {
-        if (found[i].queue < 0)
-            continue;
-        share[kept] = timeline_share_percent(found[i].queue, since);
-        found[kept++] = found[i];
-    }
+    unsigned all = users(device, found, 0);
+    for (unsigned i = 0; i < all; i++)
+        if (found[i].queue >= 0)
+            out[kept++] = (struct share){.pid = found[i].pid,
+                                         .percent = timeline_share_percent(found[i].queue, since),
+                                         .at_us = (u64)((i64)now + offset) / 1000};
     state_unlock();
-    if (!kept)
+    return kept;
+}
+
+SIM_API nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t handle, nvmlProcessUtilizationSample_t *out,
+                                                     unsigned int *count, unsigned long long last_seen_us)
+{
+    ENTER_DEVICE(handle);
+    struct share found[SIM_PROCESSES];
+    unsigned have = shares(device, last_seen_us, found);
+    if (!have)
         return NVML_ERROR_NOT_FOUND;
-    nvmlReturn_t rc = nvml_room(count, kept, out);
-    for (unsigned i = 0; rc == NVML_SUCCESS && i < kept; i++)
+    nvmlReturn_t rc = nvml_room(count, have, out);
+    for (unsigned i = 0; rc == NVML_SUCCESS && i < have; i++)
         out[i] = (nvmlProcessUtilizationSample_t){
-            .pid = found[i].pid, .timeStamp = (unsigned long long)((i64)now + offset) / 1000, .smUtil = share[i]};
+            .pid = found[i].pid, .timeStamp = found[i].at_us, .smUtil = found[i].percent};
     return rc;
+}
+
+SIM_API nvmlReturn_t nvmlDeviceGetProcessesUtilizationInfo(nvmlDevice_t handle, nvmlProcessesUtilizationInfo_t *info)
+{
+    ENTER_DEVICE(handle);
+    if (!info)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    if (info->version != nvmlProcessesUtilizationInfo_v1)
+        return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
+    struct share found[SIM_PROCESSES];
+    unsigned have = shares(device, info->lastSeenTimeStamp, found);
+    if (!have)
+        return NVML_ERROR_NOT_FOUND;
+    nvmlReturn_t rc = nvml_room(&info->processSamplesCount, have, info->procUtilArray);
+    for (unsigned i = 0; rc == NVML_SUCCESS && i < have; i++)
+        info->procUtilArray[i] = (nvmlProcessUtilizationInfo_v1_t){
+            .pid = found[i].pid, .timeStamp = found[i].at_us, .smUtil = found[i].percent};
+    return rc;
+}
+
+enum mode { MODE_COMPUTE, MODE_GRAPHICS, MODE_MPS, MODE_ALL };
+
+SIM_API nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t handle, nvmlProcessDetailList_t *out)
+{
+    ENTER_UNIT(handle);
+    if (!out || out->mode > MODE_ALL)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    if (out->version != nvmlProcessDetailList_v1)
+        return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
+    struct user found[SIM_PROCESSES];
+    bool asked = out->mode == MODE_ALL ||
+                 out->mode == (sim->devices[unit].side_by_side ? MODE_MPS : MODE_COMPUTE);
+    nvmlReturn_t rc = nvml_room(&out->numProcArrayEntries, asked ? list(unit, found) : 0, out->procArray);
+    for (unsigned i = 0; rc == NVML_SUCCESS && i < out->numProcArrayEntries; i++)
+        out->procArray[i] = (nvmlProcessDetail_v1_t){
+            .pid = found[i].pid,
+            .usedGpuMemory = found[i].memory,
+            .gpuInstanceId = instance_id(&found[i]),
+            .computeInstanceId = unit_is_instance(found[i].unit) ? 0 : NO_INSTANCE};
+    return rc;
+}
+
+/* Accounting remembers no process that has ended. */
+SIM_API nvmlReturn_t nvmlDeviceGetAccountingPids(nvmlDevice_t handle, unsigned int *count, unsigned int *pids)
+{
+    ENTER_DEVICE(handle);
+    struct user found[SIM_PROCESSES];
+    nvmlReturn_t rc = nvml_room(count, list(device, found), pids);
+    for (unsigned i = 0; rc == NVML_SUCCESS && i < *count; i++)
+        pids[i] = found[i].pid;
+    return rc;
+}
+
+SIM_API nvmlReturn_t nvmlDeviceGetAccountingStats(nvmlDevice_t handle, unsigned int pid, nvmlAccountingStats_t *out)
+{
+    ENTER_DEVICE(handle);
+    struct user found[SIM_PROCESSES];
+    unsigned have = list(device, found);
+    if (!out)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    for (unsigned i = 0; i < have; i++)
+        if (found[i].pid == pid) {
+            *out = (nvmlAccountingStats_t){.maxMemoryUsage = found[i].memory, .isRunning = 1};
+            return NVML_SUCCESS;
+        }
+    return NVML_ERROR_NOT_FOUND;
+}
+
+SIM_API nvmlReturn_t nvmlDeviceGetAccountingMode(nvmlDevice_t handle, nvmlEnableState_t *mode)
+{
+    ENTER_DEVICE(handle);
+    (void)device;
+    if (!mode)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    *mode = 1; /* enabled */
+    return NVML_SUCCESS;
+}
+
+SIM_API nvmlReturn_t nvmlDeviceGetAccountingBufferSize(nvmlDevice_t handle, unsigned int *count)
+{
+    ENTER_DEVICE(handle);
+    (void)device;
+    if (!count)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    *count = SIM_PROCESSES;
+    return NVML_SUCCESS;
 }

@@ -134,11 +134,14 @@ def test_a_child_without_environment_finds_the_region_beside_the_library(machine
 class TestGrant:
     """The grant file that `hami run` names; the one in /etc/hami is read by the same code (c/config_environment.c)."""
 
-    def run(self, machine: Simulation, grant: Path) -> subprocess.CompletedProcess[str]:
+    def run(self, machine: Simulation, grant: Path, *, sees: int = 0) -> subprocess.CompletedProcess[str]:
         # The environment would allow a gigabyte: it does not count beside a grant.
-        environment = _alone(machine, HAMI_GRANT=str(grant), CUDA_DEVICE_MEMORY_LIMIT="1g")
+        environment = _alone(
+            machine, HAMI_GRANT=str(grant), CUDA_DEVICE_MEMORY_LIMIT="1g", CUDA_VISIBLE_DEVICES=machine.uuids[sees]
+        )
+        words = ["info"] if sees == 0 else []
         return subprocess.run(
-            [PROBE, "info", "alloc", "2000"], env=environment, capture_output=True, text=True, check=True
+            [PROBE, *words, "alloc", "2000"], env=environment, capture_output=True, text=True, check=True
         )
 
     def test_limits(self, machine: Simulation, tmp_path: Path) -> None:
@@ -162,10 +165,10 @@ class TestGrant:
 
     def test_a_device_that_it_does_not_name_is_closed(self, machine: Simulation, tmp_path: Path) -> None:
         grant = tmp_path / "grant"
-        device = GrantDevice(uuid=machine.machine.devices[1].uuid, memory_mib=123, cores=0, enforced_by="library")
+        device = GrantDevice(uuid=machine.machine.devices[0].uuid, memory_mib=123, cores=0, enforced_by="library")
         grant.write_text(write_grant(GrantFile(devices=(device,), region=str(tmp_path / "region.cache"))))
-        # The program uses the first device that it sees.
-        assert '"got_mib": 0, "result": "CUDA_ERROR_OUT_OF_MEMORY"' in self.run(machine, grant).stdout
+        # The program uses the other one.
+        assert '"got_mib": 0, "result": "CUDA_ERROR_OUT_OF_MEMORY"' in self.run(machine, grant, sees=1).stdout
 
     def test_cap_held_by_the_driver_is_only_shown(self, machine: Simulation, tmp_path: Path) -> None:
         grant = tmp_path / "grant"
