@@ -25,7 +25,7 @@ from hami.simulate.fleet import More, enlarged
 from hami.simulate.page import page
 from hami.simulate.replay import Policy, Replay
 from hami.simulate.report import document, show
-from hami.simulate.study import Run, Study
+from hami.simulate.study import Run, Study, spans
 from hami.simulate.workload import Order, Workload, arrivals
 from hami.vendors import registry
 
@@ -61,7 +61,7 @@ class _Options:
         for text, _ in self.policies:
             words += ["--policy", text]
         if self.seeds:
-            words += ["--seed", ",".join(map(str, self.seeds))]
+            words += ["--seed", spans(self.seeds)]
         if self.load is not None:
             words += ["--load", f"{self.load:g}"]
         for text in self.more:

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import PurePath
+from typing import Final
 
 from hami.simulate.figures import figures
 from hami.simulate.plots import COLORS, pen
 from hami.simulate.replay import Outcome
 from hami.simulate.report import KINDS, counted, model_use, order_of
-from hami.simulate.study import Group, Study
+from hami.simulate.study import Group, Study, spans
 from hami.simulate.unplaced import Unplaced
+
+MOST_KINDS: Final = 200
+"""Kinds of pods without a place that the page lists for each policy."""
 
 
 def page(study: Study) -> str:
@@ -168,7 +172,8 @@ def _unplaced(group: Group) -> str:
     if len(kinds) > KINDS:
         pods = sum(kind.count for kind in kinds[KINDS:])
         summary = f"{counted(len(kinds) - KINDS, 'more kind')}, {counted(pods, 'pod')}"
-        more = f"<details><summary>{summary}</summary>{_kinds(kinds[KINDS:])}</details>"
+        cut = f"<p>The first {MOST_KINDS:,} kinds; the JSON output has all.</p>" if len(kinds) > MOST_KINDS else ""
+        more = f"<details><summary>{summary}</summary>{_kinds(kinds[KINDS:MOST_KINDS])}{cut}</details>"
     return f"{title}<p>{_lost(run.outcome)}</p>{_kinds(kinds[:KINDS])}{more}</section>"
 
 
@@ -200,7 +205,7 @@ def _remarks(title: str, text: str, remarks: Sequence[tuple[str, str]]) -> str:
 
 
 def _made(study: Study) -> str:
-    seeds = ", ".join(map(str, study.seeds)) or "none"
+    seeds = spans(study.seeds) or "none"
     rows = [
         ("program", f"hami {study.version}, Python {platform.python_version()}"),
         ("seeds", seeds),
@@ -223,10 +228,20 @@ def _made(study: Study) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> str:
-    """A table that scrolls by itself where it is wider than the page; the columns `words` hold text, others numbers."""
+    """A table whose columns `words` hold text, the others numbers.
+
+    On a phone a table with several columns of text shows each row as a block, its cells named by the header; one of
+    numbers scrolls by itself.
+    """
+    stacked = len(words) > 1
 
     def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(f"<{tag}{' class=words' if i in words else ''}>{escape(cell)}" for i, cell in enumerate(row))
+        found = []
+        for i, cell in enumerate(row):
+            name = f" data-name='{escape(header[i])}'" if stacked and tag == "td" else ""
+            found.append(f"<{tag}{' class=words' if i in words else ''}{name}>{escape(cell)}")
+        return "".join(found)
 
     body = "".join(f"<tr>{cells('td', row)}" for row in rows)
-    return f"<div class=scroll><table><thead><tr>{cells('th', header)}</thead><tbody>{body}</tbody></table></div>"
+    kind = "stacked" if stacked else "scroll"
+    return f"<div class={kind}><table><thead><tr>{cells('th', header)}</thead><tbody>{body}</tbody></table></div>"

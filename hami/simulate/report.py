@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hami.simulate.study import Group, Run, Spread, Study
+from hami.simulate.study import Group, Run, Spread, Study, spans
 
 KINDS: Final = 8
-"""Kinds of pods without a place that are listed for each policy at first; JSON and the page have all."""
+"""Kinds of pods without a place that are listed for each policy at first; JSON has all."""
 NOTES: Final = 10
 """Remarks on the input that are listed."""
 
@@ -117,7 +117,7 @@ def order_of(study: Study) -> str:
     counts = sorted({run.outcome.arrived for run in study.runs})
     pods = counted(counts[0], "pod") if len(counts) == 1 else f"{counts[0]:,} to {counted(counts[-1], 'pod')}"
     seeds = study.seeds
-    many = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}" if seeds else ""
+    many = f"{'seed' if len(seeds) == 1 else 'seeds'} {spans(seeds)}"
     words = {
         "file": f"{pods} in the order of the list",
         "shuffle": f"{pods} in a shuffled order ({many})",

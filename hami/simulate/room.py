@@ -23,7 +23,7 @@ class _Marks:
     """Which nodes have room for one amount, as of some moment."""
 
     seen: int
-    """Changes that were looked at."""
+    """How many of the changes so far were looked at."""
     fits: bytearray
     """1 for every node that fits."""
 
@@ -73,17 +73,15 @@ class Room:
 
     def _fits(self, host: Host) -> bytearray:
         cpu, memory, least_cpu, least_memory = self._cpu, self._memory, host.cpu_milli, host.memory_mib
+        now = len(self._changed)
         marks = self._marks.get(host)
-        stale: Iterable[int]
-        if marks is None or len(self._changed) - marks.seen > len(self.names):
+        if marks is None or now - marks.seen > len(self.names):
             if marks is None and len(self._marks) >= _AMOUNTS:
                 self._marks.clear()
-            marks = self._marks[host] = _Marks(0, bytearray(len(self.names)))
-            stale = range(len(self.names))
-        else:
-            stale = self._changed[marks.seen :]
-        fits = marks.fits
-        for place in stale:
-            fits[place] = cpu[place] >= least_cpu and memory[place] >= least_memory
-        marks.seen = len(self._changed)
-        return fits
+            fits = bytearray([c >= least_cpu and m >= least_memory for c, m in zip(cpu, memory, strict=True)])
+            self._marks[host] = _Marks(now, fits)
+            return fits
+        for place in self._changed[marks.seen :]:
+            marks.fits[place] = cpu[place] >= least_cpu and memory[place] >= least_memory
+        marks.seen = now
+        return marks.fits

@@ -137,6 +137,17 @@ class Study:
         return tuple(load for load in _LOADS if start <= load <= reached)
 
 
+def spans(seeds: Sequence[int]) -> str:
+    """Seeds as `--seed` takes them: `42-51,60`."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][1] + 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
 def _place(sample: Sample, timed: bool) -> float:
     return (sample.at or 0.0) if timed else sample.offered
 

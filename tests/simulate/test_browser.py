@@ -94,6 +94,14 @@ def test_it_is_quiet_and_as_wide_as_the_window(shown: Shown) -> None:
     assert shown.page.evaluate("document.documentElement.scrollWidth") == shown.width
 
 
+def test_rows_of_words_need_no_scrolling_sideways(shown: Shown) -> None:
+    found = shown.page.evaluate(
+        "() => [...document.querySelectorAll('.stacked')].map(e => [e.scrollWidth, e.clientWidth, e.innerText])"
+    )
+    assert found
+    assert all(inner <= outer for inner, outer, _ in found), found
+
+
 def test_words_of_plots_are_readable_apart_and_inside(shown: Shown) -> None:
     found = shown.page.evaluate(LABELS)
     assert len(found) >= 3

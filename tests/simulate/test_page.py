@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from hami import __version__
+from hami.simulate import page as page_module
 from hami.simulate.figures import figures
 from hami.simulate.files import load
 from hami.simulate.page import page
@@ -95,7 +96,7 @@ def test_it_says_what_it_is_and_how_it_was_made(tmp_path: Path) -> None:
     assert "No device and no cluster was used" in text
     assert made.command in text
     assert f"hami {__version__}" in text
-    assert "seeds 4, 5" in text
+    assert "seeds 4-5" in text
     for source in made.sources:
         assert source.sha256 in text
     for run in made.runs:
@@ -180,6 +181,17 @@ def test_where_everything_fits_nothing_is_lost(tmp_path: Path) -> None:
     text = Outline(page(made)).text
     assert "Every pod found a place." in text
     assert "Without a place Pods so far" not in text
+
+
+def test_long_lists_of_kinds_are_cut_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = study(tmp_path)
+    assert len(made.runs[0].outcome.unplaced) == 2
+    assert "JSON output has all" not in page(made)
+    monkeypatch.setattr(page_module, "KINDS", 0)
+    monkeypatch.setattr(page_module, "MOST_KINDS", 1)
+    text = page(made)
+    assert "The first 1 kinds; the JSON output has all." in text
+    assert text.count("default/p") == 1
 
 
 def test_the_finding_compares_the_best_with_the_last(tmp_path: Path) -> None:

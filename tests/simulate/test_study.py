@@ -4,7 +4,7 @@ import pytest
 
 from hami.simulate.files import Source
 from hami.simulate.replay import Outcome, Sample
-from hami.simulate.study import Group, Run, Spread, Study
+from hami.simulate.study import Group, Run, Spread, Study, spans
 from hami.simulate.workload import Order, Workload
 
 
@@ -53,6 +53,11 @@ def test_runs_are_grouped_by_policy_in_their_order() -> None:
     found = study(run(policy="b", seed=2), run(policy="a", seed=2), run(policy="b", seed=3))
     assert [(group.policy, [each.seed for each in group.runs]) for group in found.groups] == [("b", [2, 3]), ("a", [2])]
     assert found.seeds == (2, 3)
+
+
+@pytest.mark.parametrize(("seeds", "want"), [([], ""), ([4], "4"), ([4, 5], "4-5"), ([1, 3, 4, 5, 9, 8], "1,3-5,9,8")])
+def test_seeds_are_written_as_they_are_given(seeds: list[int], want: str) -> None:
+    assert spans(seeds) == want
 
 
 def test_one_seed_keeps_its_points() -> None:
