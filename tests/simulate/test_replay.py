@@ -6,11 +6,15 @@ from random import Random
 import pytest
 
 from hami.model.claim import Why
+from hami.model.device import MIG, Device
+from hami.model.mig import identify
+from hami.model.names import DeviceUuid, NodeName
+from hami.model.wire.node import write_inventory
 from hami.simulate.replay import Policy, Replay
 from hami.simulate.unplaced import HOST_FULL, NOT_SELECTED, WORDS
 from hami.simulate.workload import Order, arrivals
 from hami.vendors import registry
-from tests.simulate.worlds import ALLOCATED, described, node, pod, replayed, table
+from tests.simulate.worlds import ALLOCATED, REGISTER, described, node, pod, replayed, table
 
 
 def test_shares_fill_a_device_and_then_the_next_pod_is_turned_away(tmp_path: Path) -> None:
@@ -156,3 +160,31 @@ def test_equal_runs_are_equal(tmp_path: Path) -> None:
 
 def test_every_reason_has_words() -> None:
     assert {why.word for why in Why} | {HOST_FULL, NOT_SELECTED} == set(WORDS)
+
+
+def test_cards_in_mig_mode_are_cut_as_in_a_cluster() -> None:
+    model = identify("NVIDIA A100-SXM4-40GB", 40960)
+    assert model is not None
+    card = Device(
+        uuid=DeviceUuid("GPU-m"),
+        index=0,
+        slots=7,
+        memory_mib=40960,
+        cores=100,
+        model="NVIDIA-A100-SXM4-40GB",
+        mode=MIG,
+        mig_profiles=model.offered(),
+    )
+    cut = node("n")
+    cut["metadata"]["annotations"] = {REGISTER: write_inventory([card], "json")}
+    workload = described([cut], [pod(str(i), mem=9000) for i in range(5)])
+    run = Replay(workload, registry(), Policy.parse("fragmentation"))
+    outcome = run.run(arrivals(workload, Order.FILE))
+    # An instance with two slices of memory and one of compute is enough for each, and four of them fill the card.
+    assert outcome.placed == 4
+    assert outcome.unplaced[0].nodes == {Why.MIG_INFEASIBLE.word: 1}
+    profiles = [held.profile for pod in run.ledger.pods.values() for held in pod.reservations]
+    assert profiles == ["1g.10gb"] * 4
+    memory = sum(usage.used_memory_mib for usage in run.ledger.usage(NodeName("n")))
+    assert 4 * 9000 <= memory <= 40960
+    assert outcome.allocated == pytest.approx(100 * memory / 40960)
