@@ -182,7 +182,7 @@ def test_cards_in_mig_mode_are_cut_as_in_a_cluster() -> None:
     outcome = run.run(arrivals(workload, Order.FILE))
     # An instance with two slices of memory and one of compute is enough for each, and four of them fill the card.
     assert outcome.placed == 4
-    assert outcome.unplaced[0].nodes == {Why.MIG_INFEASIBLE.word: 1}
+    assert outcome.unplaced[0].nodes == {Why.NO_MEMORY.word: 1}
     profiles = [held.profile for pod in run.ledger.pods.values() for held in pod.reservations]
     assert profiles == ["1g.10gb"] * 4
     memory = sum(usage.used_memory_mib for usage in run.ledger.usage(NodeName("n")))
