@@ -14,10 +14,12 @@ from rich.text import Text
 
 from hami.cli.simulated_machine import run as compile_description
 from hami.local.ask import read_ask
-from hami.local.directory import LocalStateError, files_of, find_directory, listing, locked
+from hami.local.directory import files_of, find_directory, listing
 from hami.local.entries import Entry, entry_document
 from hami.local.holders import printable, user_name
-from hami.local.run import Machine, check_not_nested, run, state_for
+from hami.local.lock import LocalStateError, locked
+from hami.local.machine import Machine
+from hami.local.run import check_not_nested, run, state_for
 from hami.model.names import DeviceUuid, WireError
 from hami.model.settings import DEFAULT_DEVICE_CONFIG, NodeOverrides
 from hami.node._region import Region

@@ -14,13 +14,13 @@ import os
 import re
 import stat
 import struct
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from hami.local.entries import Entry, read_entry, write_entry
+from hami.local.lock import CAREFUL, LocalStateError
 from hami.local.processes import boot_id, is_alive
 from hami.model.names import WireError
 
@@ -28,11 +28,6 @@ RUNNING: Final = "entry"
 WAITING: Final = "waiting"
 SHARED: Final = Path("/run/hami")
 _MAX_BYTES: Final = 64 * 1024
-_CLEAN: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in place of a file must not block the open
-
-
-class LocalStateError(Exception):
-    """The directory of running programs cannot be used; the text says what to change."""
 
 
 class Found(NamedTuple):
@@ -89,80 +84,6 @@ def _checked(path: Path, *, private: bool) -> Path:
     return path
 
 
-# ---- the lock
-
-
-@contextmanager
-def locked(directory: Path, patience_s: float = 10.0) -> Iterator[None]:
-    """Alone with the directory: decide and write within this block. The kernel lets go when its holder dies."""
-    path = directory / "lock"
-    deadline = time.monotonic() + patience_s
-    while (descriptor := _acquire(path, deadline, patience_s)) is None:
-        continue
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _acquire(path: Path, deadline: float, patience_s: float) -> int | None:
-    """The locked file; None when it was removed meanwhile, so that another program may have locked its successor."""
-    descriptor = _open_lock(path)
-    try:
-        while not _try_lock(descriptor):
-            if time.monotonic() > deadline:
-                raise LocalStateError(f"{path}: held for {patience_s:.0f} s by {_lock_holder(descriptor)}")
-            time.sleep(0.01)
-        if _is_named(descriptor, path):
-            held, descriptor = descriptor, -1
-            return held
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-    return None
-
-
-def _open_lock(path: Path) -> int:
-    flags = os.O_RDONLY | _CLEAN
-    try:
-        # In a sticky directory the kernel may refuse O_CREAT on a file of another user, so opening comes first.
-        return os.open(path, flags)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise LocalStateError(f"{path}: {error.strerror}; remove it") from error
-    try:
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
-    except FileExistsError:
-        return os.open(path, flags)  # another program was first
-    os.fchmod(descriptor, 0o644)  # whatever this user's umask says, every user must be able to open it
-    return descriptor
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_named(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
-    except FileNotFoundError:
-        return False
-
-
-def _lock_holder(descriptor: int) -> str:
-    inode = os.fstat(descriptor).st_ino
-    for line in Path("/proc/locks").read_text().splitlines():
-        words = line.split()
-        if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
-            return f"process {words[4]}"
-    return "another program"
-
-
 # ---- reading
 
 
@@ -200,7 +121,7 @@ def _living(directory: Path, ending: str, problems: list[WireError]) -> Iterator
 
 def _load(path: Path) -> Found:
     try:
-        descriptor = os.open(path, os.O_RDONLY | _CLEAN)
+        descriptor = os.open(path, os.O_RDONLY | CAREFUL)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -228,7 +149,7 @@ def _region_in_use(path: Path) -> bool:
     Asked for with a read lock, which only write locks contradict, and only the region's owner can take those.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | _CLEAN)
+        descriptor = os.open(path, os.O_RDONLY | CAREFUL)
     except OSError:
         return False
     try:
@@ -247,7 +168,7 @@ def _region_in_use(path: Path) -> bool:
 def remember(directory: Path, entry: Entry, ending: str = RUNNING) -> None:
     """Write the entry, whole or not at all. Raises LocalStateError when another user's file has the name."""
     fresh = directory / f".{entry.name}.{ending}.new"
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLEAN, 0o644)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CAREFUL, 0o644)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, 0o644)  # whatever this user's umask says, every user must see what is taken
@@ -282,7 +203,7 @@ def files_of(directory: Path, entry: Entry) -> Path:
 def remove_files(path: Path) -> None:
     """Remove a program's directory and the files in it; never what a link in its place points to."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _CLEAN)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | CAREFUL)
     except FileNotFoundError:
         return
     except OSError:

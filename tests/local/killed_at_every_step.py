@@ -17,7 +17,8 @@ from typing import Any
 
 from hami.local.ask import Ask
 from hami.local.directory import listing
-from hami.local.run import Machine, run
+from hami.local.machine import Machine
+from hami.local.run import run
 from hami.model.claim import Mib, Percent
 from hami.model.settings import DEFAULT_DEVICE_CONFIG
 from hami.node.probe_nvidia import NvidiaProbe

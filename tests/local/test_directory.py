@@ -12,15 +12,14 @@ import pytest
 from hami.local import directory as module
 from hami.local.directory import (
     WAITING,
-    LocalStateError,
     files_of,
     find_directory,
     forget,
     listing,
-    locked,
     remember,
 )
 from hami.local.entries import write_entry
+from hami.local.lock import LocalStateError, locked
 from hami.node._region import Region
 from hami.node.simulated import native_dir
 from tests.interpose.simulation import Simulation
@@ -180,7 +179,7 @@ def test_forgetting_twice_is_no_error(tmp_path: Path) -> None:
 
 
 HOLD = (
-    "import sys; from pathlib import Path; from hami.local.directory import locked\n"
+    "import sys; from pathlib import Path; from hami.local.lock import locked\n"
     "with locked(Path(sys.argv[1])): print('held', flush=True); input()"
 )
 

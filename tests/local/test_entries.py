@@ -2,6 +2,8 @@
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hami.local.ask import Ask
 from hami.local.entries import Entry, entry_document, read_entry, write_entry
@@ -11,6 +13,11 @@ from hami.model.names import DeviceUuid, WireError
 SHARE = Share(uuid=DeviceUuid("GPU-a"), kind="NVIDIA", memory_mib=3000, cores=30)
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
 HALF = Percent(50)
 MEMORY = Mib(3000)
 
@@ -62,4 +69,12 @@ def test_a_wrong_value_is_named(changes: dict[str, object], field: str) -> None:
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff" * 100])
 def test_something_else_is_no_entry(text: bytes) -> None:
     with pytest.raises(WireError, match="x: expected a JSON object"):
+        read_entry(text, "x")
+
+
+@given(
+    st.binary(max_size=200) | st.dictionaries(st.sampled_from(sorted(entry_document(entry()))), JSON).map(orjson.dumps)
+)
+def test_nothing_but_a_named_error_comes_of_any_text(text: bytes) -> None:
+    with pytest.raises(WireError):
         read_entry(text, "x")

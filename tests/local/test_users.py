@@ -209,3 +209,11 @@ def test_the_place_for_all_is_not_made_by_the_command(ledger: Ledger) -> None:
     before = SHARED.exists()
     ledger.ps(ALICE)
     assert SHARED.exists() == before
+
+
+def test_a_place_that_only_root_can_write_says_what_to_do(ledger: Ledger) -> None:
+    """What an installer may have made without thinking of users."""
+    ledger.path.chmod(0o755)
+    process = ledger.start(ALICE, "ps")
+    assert f"as root: chmod 1777 {ledger.path}" in process.communicate(timeout=60)[1]
+    assert process.returncode == 69
