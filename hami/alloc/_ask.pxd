@@ -67,6 +67,7 @@ cdef enum NeedRule:
     LINKED = 32           # links count before everything else, also between nodes
     JOINED = 64           # all cards of this need joined by fast links
     BY_LOSS = 128         # cards are scored by the worth that a share takes from their node
+    MARKED = 256          # rows carry marks for this need
 
 
 cdef enum Key:
@@ -139,6 +140,7 @@ cdef class Ask:
     cdef bint covered       # `cover` stands for all needs
     cdef Need cover
     cdef bint mig           # some need may be met by MIG instances
+    cdef bint sliced        # all of them only by these, and they are planned jointly
     cdef int32_t joints
     cdef Joint[2] joint     # in the order in which they are tried
 

@@ -49,6 +49,7 @@ NUMBERS = {
     "LINKED": LINKED,
     "JOINED": JOINED,
     "BY_LOSS": BY_LOSS,
+    "MARKED": MARKED,
     "SCORE_UP": SCORE_UP,
     "SCORE_DOWN": SCORE_DOWN,
     "NUMA_UP": NUMA_UP,
@@ -105,6 +106,10 @@ cdef class Ask:
                 self.joint[i].kind[j] = kinds[j]
             for j in range(len(side)):
                 self.joint[i].side[j] = side[j]
+        self.sliced = self.joints > 0 and not self.limited
+        for i in range(size):
+            if not self.joints or self.joint[0].kind[i] < 0 or self.needs[i].family != self.needs[0].family:
+                self.sliced = False
         self.verdict_count = <int32_t>len(verdicts)
         if verdicts:
             source = verdicts

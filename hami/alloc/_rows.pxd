@@ -16,6 +16,33 @@ from hami.alloc._mig cimport Grid
 from hami.alloc._worth cimport Portion, Worth
 
 
+cdef enum:
+    MOST_NUMAS = 15           # NUMA nodes of one machine that a glance tells apart
+
+
+# A glance is a row in one word: what most decisions need to know of it, kept up by every booking. From the lowest bit:
+# 32 bits of MiB free plus one (0 = less than nothing is free), a gap, 10 bits of percent of cores free plus one, a gap,
+# `Look` bits, four bits with the number of its NUMA node within the machine (MOST_NUMAS = there are too many). In MIG
+# mode the first two are the state (16 bits) and the number of the list of profiles, and the sharers that may still
+# join. The gaps are for subtracting what is asked from both amounts at once.
+
+cdef enum:
+    AMOUNT_LIMIT = 0x3FE      # sharers and percent are cut here
+    CORES_SHIFT = 33
+    LOOK_SHIFT = 44
+    NUMA_SHIFT = 56
+
+
+cdef enum Look:
+    # What of a card does not depend on the request.
+    LOOK_OPEN = 1             # healthy, not cordoned, sound, and another sharer may join
+    LOOK_USED = 2             # somebody has joined
+    LOOK_SPENT = 4            # takes nobody who asks for no cores: all are given away
+    LOOK_WHOLE = 8            # all its cores are free
+    LOOK_SHARED = 16          # used, and has no more cores than one request can take
+    LOOK_CUT = 32             # in MIG mode, with profiles that can be used
+
+
 cdef class Rows:
     # rows
     cdef int32_t[::1] kind          # interned (family, model, mode)
@@ -34,6 +61,7 @@ cdef class Rows:
     cdef int32_t[::1] first         # node n owns rows first[n]:first[n] + length[n]
     cdef int32_t[::1] length        # 0 = no such node
     cdef uint64_t[::1] salt         # hash of the name
+    cdef int32_t[::1] same_kind     # kind of all its rows, -1 = they differ
     cdef int32_t[::1] links         # number of the pair scores of its rows, -1 = nothing is known
     cdef float[::1] score_now       # `node_score`, kept up by every booking
     cdef uint32_t[::1] seen         # number of the last survey that met the node
@@ -43,6 +71,8 @@ cdef class Rows:
     cdef int64_t[::1] sum_memory_used
     cdef int64_t[::1] sum_cores
     cdef int64_t[::1] sum_cores_used
+    cdef uint64_t* glances          # by row
+    cdef Py_ssize_t glances_room
     # shared by rows
     cdef const Grid** grids         # profile lists by number
     cdef list profiles              # their owners
@@ -58,6 +88,7 @@ cdef class Rows:
     cdef Portion* picks                # what the worth is to be weighed without, as many as `choices`
 
     cdef int reserve_choices(self, int32_t room) except -1
+    cdef void look(self, int32_t row) noexcept nogil
     cdef float node_score(self, int32_t node) noexcept nogil
     cdef float card_price(self, int32_t node, int32_t row, const Need* need) noexcept nogil
     cdef bint within_quota(self, Ask ask, int32_t picked, int32_t start, int32_t count) noexcept nogil

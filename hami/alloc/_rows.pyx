@@ -4,12 +4,13 @@ A call is synchronous and awaits nothing, so within one event loop it sees one c
 trial takes is noted in `undo`, and given back when the trial ends.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 
 from hami.alloc._ask cimport (
-    BY_LOSS, INIT, NO_LIMIT_C, NUMA_UP, OF_FAMILY, SCORE_DOWN, SCORE_UP, SCORES_REQUEST, SIDECAR, USED_DOWN, Ask,
-    Choice, Need,
+    BY_LOSS, INIT, NO_LIMIT_C, NUMA_UP, OF_FAMILY, ROW_HEALTHY, SCORE_DOWN, SCORE_UP, SCORES_REQUEST, SIDECAR,
+    USED_DOWN, Ask, Choice, Need,
 )
 from hami.alloc._mig cimport Grid, Profiles
 from hami.alloc._worth cimport Cost, Portion, Worth
@@ -20,6 +21,7 @@ cdef class Rows:
         self.free_worth = Worth()
 
     def __dealloc__(self):
+        PyMem_Free(self.glances)
         free(self.grids)
         free(self.order)
         free(self.score)
@@ -33,6 +35,12 @@ cdef class Rows:
         int64_t[::1] cores, int64_t[::1] cores_used, int32_t[::1] grid, int32_t[::1] taken,
     ):
         """See these arrays from now on; the old ones may then be resized or dropped."""
+        cdef uint64_t* glances
+        if self.glances_room != kind.shape[0]:
+            glances = <uint64_t*>PyMem_Realloc(self.glances, kind.shape[0] * sizeof(uint64_t))
+            if glances == NULL:
+                raise MemoryError
+            self.glances, self.glances_room = glances, kind.shape[0]
         self.kind, self.numa, self.flags, self.marks = kind, numa, flags, marks
         self.slots, self.slots_used = slots, slots_used
         self.memory, self.memory_used = memory, memory_used
@@ -40,13 +48,15 @@ cdef class Rows:
         self.grid, self.taken = grid, taken
 
     def attach_nodes(
-        self, *, int32_t[::1] first, int32_t[::1] length, uint64_t[::1] salt, uint32_t[::1] seen, int32_t[::1] links,
+        self, *, int32_t[::1] first, int32_t[::1] length, uint64_t[::1] salt, uint32_t[::1] seen,
+        int32_t[::1] same_kind, int32_t[::1] links,
         float[::1] score_now,
         int64_t[::1] sum_slots, int64_t[::1] sum_slots_used, int64_t[::1] sum_memory, int64_t[::1] sum_memory_used,
         int64_t[::1] sum_cores, int64_t[::1] sum_cores_used,
     ):
         """As `attach_rows`, for the columns of nodes."""
-        self.first, self.length, self.salt, self.seen, self.links = first, length, salt, seen, links
+        self.first, self.length, self.salt, self.seen = first, length, salt, seen
+        self.same_kind, self.links = same_kind, links
         self.score_now = score_now
         self.sum_slots, self.sum_slots_used = sum_slots, sum_slots_used
         self.sum_memory, self.sum_memory_used = sum_memory, sum_memory_used
@@ -88,11 +98,34 @@ cdef class Rows:
         self.sum_memory_used[node] += memory
         self.sum_cores_used[node] += cores
         self.score_now[node] = self.node_score(node)
+        self.look(row)
         self.free_worth.touch(node)
 
-    def rescore(self, int32_t node):
-        """The node's sums have been set anew."""
+    def renew(self, int32_t node):
+        """The node's rows and sums have been set anew."""
+        cdef int32_t row, before, number, first = self.first[node]
+        self.same_kind[node] = self.kind[first]
+        for row in range(first, first + self.length[node]):
+            if self.kind[row] != self.kind[first]:
+                self.same_kind[node] = -1
+            # Its NUMA node has the number of an earlier row there, or the next one.
+            number = 0
+            for before in range(first, row):
+                if self.numa[before] == self.numa[row]:
+                    number = self.glances[before] >> NUMA_SHIFT
+                    break
+                number = max(number, min(MOST_NUMAS, <int32_t>(self.glances[before] >> NUMA_SHIFT) + 1))
+            self.glances[row] = <uint64_t>number << NUMA_SHIFT
+            self.look(row)
         self.score_now[node] = self.node_score(node)
+
+    def relook(self, int32_t row):
+        """The row's flags or slices have been set anew."""
+        self.look(row)
+
+    def glance(self, int32_t row):
+        """A row in one word, for checks."""
+        return self.glances[row]
 
     def score_of(self, int32_t node) -> float:
         """The node's score now: 0 idle, 30 full in slots, memory and cores."""
@@ -116,6 +149,32 @@ cdef class Rows:
         self.picks = picks
         self.choices_room = room
         return 0
+
+    cdef void look(self, int32_t row) noexcept nogil:
+        # Write a row's glance anew, its NUMA number apart.
+        cdef int64_t cores = self.cores[row] - self.cores_used[row]
+        cdef int64_t slots = self.slots[row] - self.slots_used[row]
+        cdef int64_t room = self.memory[row] - self.memory_used[row] + 1, share = cores + 1
+        cdef uint64_t look = 0
+        if self.flags[row] == ROW_HEALTHY and slots > 0:
+            look |= LOOK_OPEN
+        if self.slots_used[row] > 0:
+            look |= LOOK_USED
+            if self.cores[row] <= 100:
+                look |= LOOK_SHARED
+        if cores < 0 or (cores == 0 and self.cores[row] != 0):
+            look |= LOOK_SPENT
+        if cores >= (self.cores[row] if 0 < self.cores[row] < 100 else 100):
+            look |= LOOK_WHOLE
+        if self.grid[row] >= 0:
+            look |= LOOK_CUT
+            room = self.grid[row] << 16 | self.taken[row]
+            share = slots
+        self.glances[row] = (
+            (self.glances[row] >> NUMA_SHIFT << NUMA_SHIFT) | look << LOOK_SHIFT
+            | <uint64_t>max(0, min(AMOUNT_LIMIT, share)) << CORES_SHIFT
+            | <uint64_t>max(0, min(<int64_t>INT32_MAX + 1, room))
+        )
 
     cdef float node_score(self, int32_t node) noexcept nogil:
         # Single precision, term by term, as HAMi reckons: rankings agree even where they hang on rounding.

@@ -3,7 +3,7 @@
 Nodes with the same matrix of pair scores share one `Links`. Bit i of a mask is the i-th card of the node's family.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 
 cdef enum:
@@ -29,6 +29,8 @@ cdef struct LinkTable:
     int32_t* rest             # weighted best pair, quad and octet within the mask
     uint32_t* joined          # bit k: some k cards within the mask are joined among themselves
     int32_t* best[MOST_EXACT + 1]  # by size: the best score of so many cards within the mask, -1 = fewer cards
+    uint16_t* sets[MOST_EXACT + 1]  # by size: every mask of so many cards, the best score first
+    int32_t[MOST_EXACT + 1] set_count
     # more cards: classes of cards that are linked alike
     int32_t classes
     int32_t* klass            # of every card
@@ -58,3 +60,4 @@ cdef class Links:
 
     cdef LinkTable table
     cdef int prepare(self, int32_t want, bint joined) except -1
+    cdef int rank_sets(self, int32_t want) except -1

@@ -1,12 +1,13 @@
 """The exact choice of k linked cards among n.
 
 Up to 16 cards the sum of pair scores of every subset stands in a table, and so does the best that so many cards of a
-subset reach; a choice looks at every combination of the cards that are still open once. Above 16 cards those that are
-linked alike are counted by class, and the counts are searched instead of the cards.
+subset reach; a choice goes through the sets of its size from the best one down, as far as the first that is to be had
+and those that score the same. Above 16 cards those that are linked alike are counted by class, and the counts are
+searched instead of the cards.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memset
 
 NUMBERS = {
@@ -60,6 +61,7 @@ cdef class Links:
         free(self.table.joined)
         for k in range(MOST_EXACT + 1):
             free(self.table.best[k])
+            free(self.table.sets[k])
 
     cdef int prepare(self, int32_t want, bint joined) except -1:
         # Fill in what questions for `want` cards look up. Groups of 2, 4 and 8 are always needed for the rest.
@@ -80,6 +82,8 @@ cdef class Links:
                 if table.best[k] == NULL:
                     raise MemoryError
                 fill_best(table, k)
+        if 0 < want <= table.cards and table.sets[want] == NULL:
+            self.rank_sets(want)
         if table.rest == NULL:
             table.rest = <int32_t*>malloc(masks * sizeof(int32_t))
             if table.rest == NULL:
@@ -90,6 +94,29 @@ cdef class Links:
             if table.joined == NULL:
                 raise MemoryError
             fill_joined(table)
+        return 0
+
+    cdef int rank_sets(self, int32_t want) except -1:
+        # Every set of so many cards; one number a set sorts them by falling score, then rising mask.
+        cdef LinkTable* table = &self.table
+        cdef uint32_t mask
+        cdef int32_t count = 0, i
+        cdef uint64_t* keys = <uint64_t*>malloc((<size_t>1 << table.cards) * sizeof(uint64_t))
+        if keys == NULL:
+            raise MemoryError
+        for mask in range(<uint32_t>1 << table.cards):
+            if __builtin_popcount(mask) == want:
+                keys[count] = <uint64_t><uint32_t>(0x7FFFFFFF - table.score[mask]) << 16 | mask
+                count += 1
+        qsort(keys, count, sizeof(uint64_t), rising)
+        table.sets[want] = <uint16_t*>malloc(count * sizeof(uint16_t))
+        if table.sets[want] == NULL:
+            free(keys)
+            raise MemoryError
+        for i in range(count):
+            table.sets[want][i] = <uint16_t>(keys[i] & 0xFFFF)
+        table.set_count[want] = count
+        free(keys)
         return 0
 
     def make_ready(self, int32_t want, bint joined):
@@ -148,6 +175,11 @@ cdef class Links:
             free(listed)
             free(chosen)
             free(unused)
+
+
+cdef int rising(const void* left, const void* right) noexcept nogil:
+    cdef uint64_t a = (<const uint64_t*>left)[0], b = (<const uint64_t*>right)[0]
+    return (a > b) - (a < b)
 
 
 cdef void classify(LinkTable* table) noexcept nogil:
@@ -296,43 +328,49 @@ cdef bint choose_linked(const LinkTable* links, const Pick* pick, int32_t* chose
 
 
 cdef bint choose_exactly(const LinkTable* links, const Pick* pick, int32_t* chosen) noexcept nogil:
-    cdef int32_t[MOST_EXACT + 1] at
-    cdef uint32_t[MOST_EXACT + 1] masks
-    cdef uint32_t unused = 0, mask
-    cdef int32_t i, depth = 0, need = pick.want - pick.sure
-    cdef int32_t score, rest, best_of = -1, best_rest = -1
-    cdef const int32_t* open_cards = &pick.order[pick.sure]
+    cdef uint32_t unused = 0, sure = 0, within, mask, best = 0, places, best_places = 0, differ
+    cdef int32_t i, found = 0, rest, best_rest = -1
+    cdef const uint16_t* sets = links.sets[pick.want]
     for i in range(links.cards):
         if pick.free[i]:
             unused |= <uint32_t>1 << i
-    masks[0] = 0
     for i in range(pick.sure):
-        masks[0] |= <uint32_t>1 << pick.order[i]
-        chosen[i] = pick.order[i]
-    # at[0:depth] are the positions of a combination, ascending; combinations come in the order of preference, and only
-    # a better one replaces an earlier one.
-    at[0] = -1
-    while True:
-        if depth == need:
-            mask = masks[depth]
-            if not pick.joined or links.joined[mask] >> pick.want & 1:
-                score, rest = links.score[mask], links.rest[unused & ~mask]
-                if score > best_of or (score == best_of and rest > best_rest):
-                    best_of, best_rest = score, rest
-                    for i in range(need):
-                        chosen[pick.sure + i] = open_cards[at[i]]
-            depth -= 1
-        else:
-            at[depth] += 1
-            if at[depth] <= pick.open - (need - depth):
-                masks[depth + 1] = masks[depth] | <uint32_t>1 << open_cards[at[depth]]
-                if depth + 1 < need:
-                    at[depth + 1] = at[depth]
-                depth += 1
-                continue
-            depth -= 1
-        if depth < 0:
-            return best_of >= 0
+        sure |= <uint32_t>1 << pick.order[i]
+    within = sure
+    for i in range(pick.sure, pick.sure + pick.open):
+        within |= <uint32_t>1 << pick.order[i]
+    for i in range(links.set_count[pick.want]):
+        mask = sets[i]
+        if mask & ~within or sure & ~mask:
+            continue
+        if pick.joined and not links.joined[mask] >> pick.want & 1:
+            continue
+        if best and links.score[mask] < links.score[best]:
+            break
+        rest = links.rest[unused & ~mask]
+        if rest < best_rest:
+            continue
+        # Of sets that are equal in all this the one whose first different card is preferred.
+        places = places_of(pick, mask)
+        differ = places ^ best_places
+        if rest > best_rest or places & differ & (~differ + 1):
+            best, best_rest, best_places = mask, rest, places
+    if not best and pick.want:
+        return False
+    for i in range(pick.sure + pick.open):
+        if best >> pick.order[i] & 1:
+            chosen[found] = pick.order[i]
+            found += 1
+    return True
+
+
+cdef uint32_t places_of(const Pick* pick, uint32_t mask) noexcept nogil:
+    # Bit i: the set has the i-th card in the order of preference.
+    cdef uint32_t places = 0
+    cdef int32_t i
+    for i in range(pick.sure + pick.open):
+        places |= (mask >> pick.order[i] & 1) << i
+    return places
 
 
 cdef struct Search:

@@ -333,6 +333,7 @@ class Ledger:
             total_used = total_used.plus(expected)
         taken = [usage.taken for usage in self.usage(name)]
         assert taken == self._taken(name), f"{name}: slices differ from what pods hold"
+        self.table.check_glances(name)
         node, sums = self.table.ids[name], self.table.node_columns
         kept = Held(*(sums[f"sum_{what}"][node] for what in ("slots", "memory", "cores")))
         kept_used = Held(*(sums[f"sum_{what}_used"][node] for what in ("slots", "memory", "cores")))

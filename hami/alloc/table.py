@@ -53,6 +53,7 @@ _NODE_COLUMNS: Final = {
     "length": "i",
     "salt": "Q",
     "seen": "I",
+    "same_kind": "i",
     "links": "i",
     "score_now": "f",
     **{f"sum_{name}": "q" for name in _SUMS},
@@ -70,6 +71,8 @@ _WORTH_NODES: Final = ("first", "length", "cpu", "host", "version", "whole", "le
 _WORTH_ONLY: Final = frozenset(_WORTH_NODES) - {"first", "length"}
 CASES: Final = 512
 """Kinds of requests whose costs are remembered, 16 bytes a node each."""
+PACKS: Final = 256
+"""Requests that are kept as the engine reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,7 @@ class Table:
         self._cut: set[NodeName] = set()
         self._verdicts: dict[tuple[VendorWord, Selection, bool], bytes] = {}
         self._cases: dict[object, int] = {}
+        self._packs: dict[object, Ask] = {}
         self._drawn_kinds = 0
         self._attach()
 
@@ -123,6 +127,7 @@ class Table:
         `links` are the pair scores by family; without any, its cards are not known to be connected.
         """
         self.drop(name)
+        self._packs.clear()
         node = self._claim_id(name)
         first = self._claim_block(len(cards))
         self.node_columns["first"][node] = first
@@ -140,7 +145,7 @@ class Table:
         for total in _SUMS:
             self.node_columns[f"sum_{total}"][node] = sum(self.columns[total][first : first + len(cards)])
             self.node_columns[f"sum_{total}_used"][node] = 0
-        self.engine.rescore(node)
+        self.engine.renew(node)
         self.node_columns["cpu"][node] = self.node_columns["host"][node] = FOREVER
         self.engine.widen(len(cards))
         self.engine.free_worth.touched(node)
@@ -150,6 +155,7 @@ class Table:
         node = self.ids.pop(name, None)
         if node is None:
             return
+        self._packs.clear()
         first, length = self.node_columns["first"][node], self.node_columns["length"][node]
         for row in range(first, first + length):
             self._unlist(row)
@@ -199,6 +205,13 @@ class Table:
         expected = (FOREVER, FOREVER) if left is None else (left.cpu_milli, left.memory_mib)
         assert kept == expected, f"{name}: columns say {kept} left of the host, records {expected}"
         assert self.engine.free_worth.totals_hold(), "sums of free devices differ"
+
+    def check_glances(self, name: NodeName) -> None:
+        """AssertionError if what stands in place of a registered node's columns is older than these."""
+        span = self.span(name)
+        kept = [self.engine.glance(row) for row in span]
+        self.engine.renew(self.ids[name])
+        assert kept == [self.engine.glance(row) for row in span], f"{name}: glances differ from its columns"
 
     @property
     def knows_new_kinds(self) -> bool:
@@ -253,6 +266,7 @@ class Table:
         self.columns["taken"][row] = taken.state
         flags = self.columns["flags"]
         flags[row] = flags[row] & ~_UNSOUND if taken.sound else flags[row] | _UNSOUND
+        self.engine.relook(row)
 
     def taken(self, row: int) -> Taken:
         """What pods hold of a card's slices, as last told."""
@@ -270,7 +284,32 @@ class Table:
     ) -> Ask:
         """A request as the engine reads it. `left` is what quotas still allow, (MiB, cores) by family; `by_price` says
         that nodes will be ranked by what they lose.
+
+        Kept until a node comes or goes, because pods of one workload ask alike; not where nodes are ranked by loss,
+        whose numbers of cases are handed out again.
         """
+        key = None if by_price else (
+            request.containers, tuple(request.selections.items()), request.weights, request.host, card_policy_word,
+            tuple(left.items()), request_scored,
+        )  # fmt: skip
+        if key is not None and (packed := self._packs.get(key)) is not None:
+            return packed
+        made = self._packed(request, registry, card_policy_word, left, request_scored, by_price)
+        if key is not None:
+            if len(self._packs) >= PACKS:
+                self._packs.clear()
+            self._packs[key] = made
+        return made
+
+    def _packed(
+        self,
+        request: PodRequest,
+        registry: Registry,
+        card_policy_word: str,
+        left: Mapping[VendorWord, tuple[int | None, int | None]],
+        request_scored: bool,
+        by_price: bool,
+    ) -> Ask:
         verdicts = b""
         offsets: dict[VendorWord, int] = {}
         needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int, int]] = []
@@ -285,7 +324,7 @@ class Table:
                 policy = card_policy(card_policy_word, numa_bind=selection.numa_bind)
                 memory_left, cores_left = left.get(need.vendor, (None, None))
                 by_percent = isinstance(need.memory, Percent)
-                self.links.prepare(need.count if policy.linked else 1, selection.link_bind)
+                self.links.prepare(need.count, selection.link_bind)
                 # Instances have no links, so several joined ones are not to be had.
                 has_mig = Rule.MIG in registry[need.vendor].rules and not (selection.link_bind and need.count > 1)
                 sliced.append(
@@ -301,8 +340,8 @@ class Table:
                         min(need.memory.amount, LARGEST),
                         need.cores,
                         _rules(selection, registry[need.vendor].rules, by_percent=by_percent, policy=policy),
-                        _packed(policy.keys),
-                        _packed(policy.ranked),
+                        _by_nibble(policy.keys),
+                        _by_nibble(policy.ranked),
                         offsets[need.vendor],
                         NO_LIMIT if memory_left is None else memory_left,
                         NO_LIMIT if cores_left is None else cores_left,
@@ -485,7 +524,7 @@ def _judge(kind: _Kind, vendor: VendorWord, selection: Selection, request_scored
     return verdict
 
 
-def _packed(keys: Sequence[SortKey]) -> int:
+def _by_nibble(keys: Sequence[SortKey]) -> int:
     return sum(key << 4 * place for place, key in enumerate(keys))
 
 
@@ -498,6 +537,7 @@ def _rules(selection: Selection, rules: Rule, *, by_percent: bool, policy: CardP
         "LINKED": policy.linked,
         "JOINED": selection.link_bind,
         "BY_LOSS": policy.by_loss,
+        "MARKED": bool(selection.uuid_in or selection.uuid_out),
         "FULL_IS_EXCLUSIVE": Rule.FULL_CORES_IS_EXCLUSIVE in rules,
     }
     return sum(NUMBERS[name] for name, holds in chosen.items() if holds)
