@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from hami.cli.simulated_machine import run as compile_description
@@ -130,7 +130,8 @@ def ps_command(as_json: Annotated[bool, typer.Option("--json", help="one JSON ar
         rows = [_document(entry, "running", used[entry.name]) for entry in found.running]
         print(orjson.dumps(rows + [_document(entry, "waiting", {}) for entry in found.waiting]).decode())
         return
-    table = Table("PID", "USER", "DEVICE", "MEMORY MiB", "USED MiB", "CORES %", "COMMAND", box=None)
+    device = Column("DEVICE", overflow="fold", min_width=40)
+    table = Table("PID", "USER", device, "MEMORY MiB", "USED MiB", "CORES %", "COMMAND", box=None)
     for entry in found.running:
         for share in entry.shares:
             cores = str(share.cores) if 0 < share.cores < 100 else "-"
@@ -138,7 +139,7 @@ def ps_command(as_json: Annotated[bool, typer.Option("--json", help="one JSON ar
             _row(table, entry, f"{share.uuid}{' (simulated)' * entry.simulated}", f"{share.memory_mib:,}", use, cores)
     for place, entry in enumerate(found.waiting, 1):
         _row(table, entry, f"waits, place {place}: {entry.ask.text}", "-", "-", "-")
-    Console().print(table)
+    Console(width=max(120, Console().width)).print(table)  # a narrow terminal wraps lines; nothing is cut off
 
 
 def _row(table: Table, entry: Entry, *cells: str) -> None:

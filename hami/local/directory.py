@@ -223,25 +223,26 @@ def remove_files(path: Path) -> None:
 
 
 _LITTER: Final = re.compile(
-    r"\.?(?P<pid>\d+)-(?P<start>\d+)\.(d|entry\.new|waiting\.new)|\.simulated-.*\.(?P<writer>\d+)"
+    r"\.?(?P<pid>\d+)-(?P<start>\d+)\.(d|entry\.new|waiting\.new)"
+    r"|\.simulated-.*\.(?P<writer>\d+)|simulated-(?P<boot>[0-9a-f]{8})-.*\.state"
 )
 
 
 def _sweep(directory: Path) -> None:
-    """Remove what programs left that died before their entry had its name."""
+    """Remove what programs left that died before their entry had its name, and simulated machines of earlier boots."""
     for path in directory.iterdir():
         match = _LITTER.fullmatch(path.name)
-        if match is None:
+        if match is None or not _is_litter(directory, match):
             continue
-        try:
-            if not _may_remove(path.lstat().st_uid):
-                continue
-        except FileNotFoundError:
-            continue
-        if match["writer"]:
-            if not Path(f"/proc/{match['writer']}").exists():
-                path.unlink(missing_ok=True)
-        elif not (directory / f"{match['pid']}-{match['start']}.{RUNNING}").exists() and not is_alive(
-            int(match["pid"]), int(match["start"])
-        ):
-            remove_files(path)
+        with suppress(FileNotFoundError):
+            if _may_remove(path.lstat().st_uid):
+                remove_files(path)
+
+
+def _is_litter(directory: Path, name: re.Match[str]) -> bool:
+    if name["boot"]:
+        return name["boot"] != boot_id()[:8]
+    if name["writer"]:
+        return not Path(f"/proc/{name['writer']}").exists()
+    pid, start = int(name["pid"]), int(name["start"])
+    return not is_alive(pid, start) and not (directory / f"{pid}-{start}.{RUNNING}").exists()

@@ -34,8 +34,8 @@ INTERRUPTED: Final = 130
 def state_for(description: Path, directory: Path) -> Path:
     """Where the simulated driver's state of this description lies: one for all programs that name it, until the next
     boot (its clock is the machine's, which starts again then)."""
-    digest = hashlib.sha256(description.read_bytes() + processes.boot_id().encode()).hexdigest()[:16]
-    return directory / f"simulated-{digest}.state"
+    digest = hashlib.sha256(description.read_bytes()).hexdigest()[:16]
+    return directory / f"simulated-{processes.boot_id()[:8]}-{digest}.state"
 
 
 def check_not_nested(environment: Mapping[str, str]) -> None:

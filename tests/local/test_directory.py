@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hami.local import directory as module
+from hami.local import processes
 from hami.local.directory import (
     WAITING,
     files_of,
@@ -59,14 +60,21 @@ def test_a_recycled_process_id_and_a_reboot_end_it(tmp_path: Path, change: dict[
 def test_what_was_left_before_the_entry_had_its_name_is_removed(tmp_path: Path) -> None:
     with sleeping() as child:
         dead = entry_of(child.pid)
-    for name in (f".{dead.name}.entry.new", f".{dead.name}.waiting.new", f".simulated-0.state.{dead.pid}"):
+    for name in (
+        f".{dead.name}.entry.new",
+        f".{dead.name}.waiting.new",
+        f".simulated-0.state.{dead.pid}",
+        "simulated-00000000-0123456789abcdef.state",  # of an earlier boot
+    ):
         (tmp_path / name).write_text("half")
+    kept = tmp_path / f"simulated-{processes.boot_id()[:8]}-0123456789abcdef.state"
+    kept.write_text("whole")
     files_of(tmp_path, dead).mkdir()
     (files_of(tmp_path, dead) / "region.cache").write_text("half")
     mine = files_of(tmp_path, own_entry())
     mine.mkdir()
     listing(tmp_path)
-    assert names(tmp_path) == [mine.name], "what a living program is about to use stays"
+    assert names(tmp_path) == sorted([mine.name, kept.name]), "what a living program is about to use stays"
 
 
 def test_it_waits_no_more_once_it_runs(tmp_path: Path) -> None:
