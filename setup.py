@@ -45,6 +45,14 @@ EXTENSIONS = [
         define_macros=[("_GNU_SOURCE", "1")],
         extra_compile_args=["-O2", "-std=gnu11"],
     ),
+    # HAMi's regions of both layouts, as files.
+    Extension(
+        "hami.node._region_old",
+        ["hami/node/_region_old.pyx", "interpose/region_old.c"],
+        include_dirs=["interpose"],
+        define_macros=[("_GNU_SOURCE", "1")],
+        extra_compile_args=["-O2", "-std=gnu11"],
+    ),
 ]
 
 

@@ -95,8 +95,8 @@ class ContainerDevice:
     busy_percent: float
     """Of the device's time in the last second, 0 to 100."""
     idle_s: float | None
-    throttled_s: float
-    refused: int
+    throttled_s: float | None
+    refused: int | None
     blocked: bool
 
 
@@ -305,7 +305,7 @@ class Monitor:
                 **_parts(device, held.get(device.uuid)),
                 busy_percent=self._busy(grant.id, device.uuid),
                 idle_s=view.idle_s,
-                throttled_s=device.waited_ns / 1e9,
+                throttled_s=None if device.waited_ns is None else device.waited_ns / 1e9,
                 refused=device.refused,
                 blocked=view.blocked,
             )

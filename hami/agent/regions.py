@@ -37,8 +37,9 @@ class DeviceView:
     launches: int
     charged_ns: int
     """Device time obtained since the region exists."""
-    waited_ns: int
-    refused: int
+    waited_ns: int | None
+    refused: int | None
+    """None: the library in the container counts no such thing."""
     correction: int = 1000
     """Factor on what launches are charged, 1/1000."""
     tenants: int = 0

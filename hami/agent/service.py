@@ -7,7 +7,7 @@ bug ends the process, which starts again and takes its grants over from disk.
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,15 +16,16 @@ from typing import Any, Final, Literal
 
 import anyio
 
-from hami.agent import metrics
+from hami.agent import loops, metrics
 from hami.agent.announce import Announcement, Announcer
 from hami.agent.answer import NO_ADDITIONS, Additions, Strategy, Wording
 from hami.agent.assignments import Assignments
 from hami.agent.caps import ContainerCaps
-from hami.agent.checkpoint import FILE_NAME, read_checkpoint_file
+from hami.agent.checkpoint import read_checkpoint_file
 from hami.agent.grants import Grants
 from hami.agent.guard import Guard
 from hami.agent.hostpid import Broker
+from hami.agent.inherited import AllRegions, Inherited, PodNames
 from hami.agent.inquiry import Inquiry
 from hami.agent.kubelet import stay_registered
 from hami.agent.mig import MigInstances
@@ -37,20 +38,15 @@ from hami.agent.regions import RegionFiles
 from hami.agent.static_mig import StaticPlugins
 from hami.agent.writes import PodWriter
 from hami.kube.client import Kube
-from hami.kube.resources import PODS
-from hami.kube.watch import Deleted, Listed, watch
 from hami.model.device import NodeInventory, NodeRecord
-from hami.model.names import DeviceUuid, NodeName, PodUid
+from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid
 from hami.model.settings import DeviceConfig, NodeOverrides, apply_node_overrides
 from hami.model.vendor import Vendor
-from hami.node import mig as mig_driver
 from hami.node.cgroups import Cgroups, is_version_2
 from hami.node.driver_cap import DriverCap
 from hami.node.driver_spec import DriverSpecs
 from hami.node.grants import Grant, GrantStore
 from hami.node.installed import HookTree
-from hami.node.notify import DirectoryWatch
-from hami.node.probe import ProbeError
 from hami.node.probe_nvidia import NvidiaProbe
 from hami.vendors import registry
 from hami.vendors.nvidia import NVIDIA
@@ -60,10 +56,6 @@ log = logging.getLogger(__name__)
 ENDPOINT: Final = "hami-nvidia.sock"
 INSTANCES: Final = "mig-instances.json"
 """File of the node's own MIG instances."""
-PROBE_EVERY_S: Final = 5.0
-EVENT_WAIT_S: Final = 1.0
-"""How long one wait for a driver event lasts: a shutdown waits no longer than this."""
-SWEEP_EVERY_S: Final = 5.0
 LINKS_EVERY_S: Final = 3600.0
 ASYMMETRIC: Final = "AsymmetricGPUP2PLink"
 """HAMi's reason word."""
@@ -117,13 +109,17 @@ async def run(settings: AgentSettings) -> None:
             caps = _caps(settings)
             held = caps.used if caps is not None else None
             if settings.role == "monitor":
-                monitor = Monitor(regions, _GrantsOnDisk(store), probe, settings.node, held=held)
+                left = _inherited(settings, PodNames(settings.tree).read, stack)
+                on_disk = _GrantsOnDisk(store)
+                monitor = _monitor(settings, probe, regions, left, on_disk, held)
             else:
                 kube = await stack.enter_async_context(Kube.connect(settings.kubeconfig))
                 podlist = PodResources(settings.pod_resources_socket, _vendor(settings).resources.count)
                 stack.callback(podlist.close)
-                grants, work = _plugin(settings, probe, store, regions, kube, podlist, caps)
-                monitor = Monitor(regions, lambda: grants.grants, probe, settings.node, held=held)
+                pods = NodePods(registry(settings.config), _vendor(settings))
+                left = _inherited(settings, partial(_name, pods), stack)
+                grants, work = _plugin(settings, probe, store, regions, kube, podlist, caps, pods, left)
+                monitor = _monitor(settings, probe, regions, left, lambda: grants.grants, held)
             if settings.role != "plugin":
                 work.append(("monitor", monitor.run))
                 if settings.metrics_bind is not None:
@@ -146,12 +142,13 @@ def _plugin(
     kube: Kube,
     podlist: PodResources,
     caps: ContainerCaps | None,
+    pods: NodePods,
+    left: Inherited,
 ) -> tuple[Grants, list[_Task]]:
     """What serves the kubelet and the API server: the grants, and the tasks that keep them true."""
     known, vendor = registry(settings.config), _vendor(settings)
     resource = vendor.resources.count
     nvidia = apply_node_overrides(settings.config.nvidia, settings.overrides)
-    pods = NodePods(known, vendor)
     writer = PodWriter(kube, settings.node, time.time)
     announcer = Announcer(kube, settings.node, time.time)
     devices = DeviceList()
@@ -221,13 +218,13 @@ def _plugin(
         registered=metrics.note_registered,
     )
     return grants, [
-        ("pods", partial(_follow_pods, kube, settings.node, pods, grants, pods_listed)),
+        ("pods", partial(loops.follow_pods, kube, settings.node, pods, grants, pods_listed)),
         ("node", announcer.follow),
         ("announce", announcer.run),
         ("writes", writer.run),
-        ("probe", partial(_probe, probe, partial(_look, probe, mig, grants), found, static)),
-        ("settle", partial(_settle, settings.device_plugin_dir, grants)),
-        ("sweep", partial(_sweep, grants, pods_listed)),
+        ("probe", partial(loops.probe, probe, partial(loops.look, probe, mig, grants), found, static)),
+        ("settle", partial(loops.settle, settings.device_plugin_dir, grants)),
+        ("sweep", partial(loops.sweep, grants, pods_listed, pods, left)),
         ("guard", Guard(grants, regions, caps, writer.tell).run),
         ("kubelet", serve),
         ("static", static.run),
@@ -271,79 +268,27 @@ async def _signal() -> None:
             return
 
 
-async def _follow_pods(kube: Kube, node: NodeName, pods: NodePods, grants: Grants, listed: anyio.Event) -> None:
-    """Fold the node's pods, for ever; `listed` is set when all have been seen."""
-    async for event in watch(kube, PODS, field_selector=f"spec.nodeName={node}"):
-        match event:
-            case Listed():
-                log.info("the pods of node %s are listed", node)
-                grants.observe_all()
-                listed.set()
-            case Deleted(document):
-                pods.drop(PodUid(str(document.get("metadata", {}).get("uid") or "")))
-            case _:
-                pod = pods.put(event.object)
-                if pod is not None:
-                    grants.observe(pod)
+def _name(pods: NodePods, uid: PodUid) -> PodKey | None:
+    pod = pods.by_kubelet_uid(uid)
+    return pod.key if pod is not None else None
 
 
-def _look(probe: NvidiaProbe, mig: MigInstances, grants: Grants) -> NodeInventory:
-    """What the node offers now. Cards that belong into MIG mode are put into it first, unless a pod has been given them
-    as they are. Raises ProbeError."""
-    given = {share.uuid for grant in grants.grants if not grant.mig for share in grant.shares}
-    for uuid in probe.to_cut():
-        why = "pods still share it" if uuid in given else mig_driver.enable(uuid)
-        if why:
-            log.warning("device %s cannot be put into MIG mode now: %s", uuid, why)
-        else:
-            log.info("device %s is in MIG mode now", uuid)
-    return mig.offered(probe.inventory())
+def _inherited(settings: AgentSettings, key: Callable[[PodUid], PodKey | None], stack: AsyncExitStack) -> Inherited:
+    left = Inherited(settings.tree, key)
+    stack.callback(left.close)
+    return left
 
 
-async def _probe(
+def _monitor(
+    settings: AgentSettings,
     probe: NvidiaProbe,
-    look: Callable[[], NodeInventory],
-    found: Callable[[NodeInventory], None],
-    static: StaticPlugins,
-) -> None:
-    """Ask the driver every few seconds, and at once after an event."""
-    while True:
-        try:
-            found(await anyio.to_thread.run_sync(look))
-            static.set(await anyio.to_thread.run_sync(probe.mixed))
-            until = anyio.current_time() + PROBE_EVERY_S
-            while anyio.current_time() < until:
-                if await anyio.to_thread.run_sync(probe.wait, EVENT_WAIT_S, abandon_on_cancel=True):
-                    break
-        except ProbeError as error:
-            log.error("the driver cannot be asked: %s", error)
-            await anyio.sleep(PROBE_EVERY_S)
-
-
-async def _settle(directory: Path, grants: Grants) -> None:
-    """Settle whenever the kubelet has written its checkpoint."""
-    path = anyio.Path(directory / FILE_NAME)
-    seen: tuple[int, int] | None = None
-    with DirectoryWatch(directory) as changes:
-        while True:
-            try:
-                stat = await path.stat()
-                now = stat.st_ino, stat.st_mtime_ns
-            except FileNotFoundError:
-                now = None
-            if now != seen:
-                seen = now
-                await grants.settle_confirmed()
-            else:
-                await changes.wait(RECHECK_S)
-
-
-async def _sweep(grants: Grants, pods_listed: anyio.Event) -> None:
-    """Remove what is over; not before all pods were seen, because a starting kubelet lists none."""
-    await pods_listed.wait()
-    while True:
-        await anyio.sleep(SWEEP_EVERY_S)
-        await grants.sweep()
+    regions: RegionFiles,
+    left: Inherited,
+    grants: Callable[[], Sequence[Grant]],
+    held: Callable[[Grant], Mapping[DeviceUuid, int]] | None,
+) -> Monitor:
+    """The looks at our own containers and at those that HAMi started here."""
+    return Monitor(AllRegions(regions, left), lambda: (*grants(), *left.grants()), probe, settings.node, held=held)
 
 
 def _caps(settings: AgentSettings) -> ContainerCaps | None:
