@@ -75,6 +75,9 @@ print(json.dumps(said))
 
 DEEP = "import os, sys; sys.setdlopenflags(os.RTLD_NOW | os.RTLD_DEEPBIND)\n"
 """How an interpreter is embedded in programs that bring their own versions of common libraries."""
+QUIET: Final = {
+    "CUDA_PYTHON_DISABLE_MAJOR_VERSION_WARNING": "1"
+}  # else it says that bindings of 13.5 meet a driver of 12.4
 WAYS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "lazy": ("", {}),
     "bind-now": ("", {"LD_BIND_NOW": "1"}),
@@ -84,9 +87,8 @@ WAYS: Final[dict[str, tuple[str, dict[str, str]]]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_cuda_core(container: Container, way: str) -> None:
-    quiet = {"CUDA_PYTHON_DISABLE_MAJOR_VERSION_WARNING": "1"}  # it says that bindings of 13.5 meet a driver of 12.4
     before, more = WAYS[way]
-    said = python(container, before + CUDA_CORE, **quiet, **more)
+    said = python(container, before + CUDA_CORE, **QUIET, **more)
     refused = "CUDA_ERROR_OUT_OF_MEMORY"
     assert said == {"name": A100, "size": 100, "refused": refused, "own_refused": refused}
     assert used_mib(container) == 0
@@ -151,6 +153,31 @@ def test_gpustat(container: Container) -> None:
     (process,) = gpu["processes"]
     assert (process["pid"], process["gpu_memory_usage"]) == (held.process.pid, 120 + CONTEXT_MIB)
     assert process["command"] == "gpuprobe"
+
+
+NVML = """
+import json
+from cuda.bindings import nvml
+from cuda.core import system
+nvml.init_v2()
+device = nvml.device_get_handle_by_index_v2(0)
+memory = nvml.device_get_memory_info_v2(device)
+high = system.Device(index=0).memory_info
+print(json.dumps({
+    "memory": [memory.total >> 20, memory.used >> 20, memory.free >> 20],
+    "cuda-core": [high.total >> 20, high.used >> 20, high.free >> 20],
+    "processes": [[p.pid, p.used_gpu_memory >> 20] for p in nvml.device_get_compute_running_processes_v3(device)],
+}))
+"""
+
+
+def test_nvml_of_cuda_bindings_and_cuda_core(container: Container) -> None:
+    held = _hold(container, 120)
+    said = python(container, NVML, **QUIET)
+    held.kill()
+    used = 120 + CONTEXT_MIB
+    seen = [LIMIT_MIB, used, LIMIT_MIB - used]
+    assert said == {"memory": seen, "cuda-core": seen, "processes": [[held.process.pid, used]]}
 
 
 NVITOP = """
