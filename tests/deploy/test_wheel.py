@@ -46,6 +46,7 @@ def test_it_holds_the_native_parts_and_no_sources_of_others(wheel: Path) -> None
     other = {"x86_64": "aarch64", "aarch64": "x86_64"}[platform.machine()]
     assert f"hami/native/{other}/libvgpu.so" in names
     assert any(name.startswith("hami/alloc/_fit.") and name.endswith(".so") for name in names)
+    assert "hami/simulate/page.css" in names
     assert not [name for name in names if not name.startswith(("hami/", "hami-"))]
 
 
