@@ -351,7 +351,7 @@ def test_a_function_that_the_driver_lacks(tmp_path_factory: pytest.TempPathFacto
 
 
 NVML = """
-import json
+import json, sys
 import pynvml as n
 def answer(call, *words):
     try:
@@ -362,9 +362,19 @@ def answer(call, *words):
         return type(error).__name__
     return 0
 said = {"init": answer(n.nvmlInit)}
-if not said["init"]:
-    device = n.nvmlDeviceGetHandleByIndex(0)
+handles = {
+    "index": (n.nvmlDeviceGetHandleByIndex, 0),
+    "uuid": (n.nvmlDeviceGetHandleByUUID, sys.argv[1]),
+    "bus": (n.nvmlDeviceGetHandleByPciBusId, "00000000:07:00.0"),
+}
+device = None
+for way, (call, key) in handles.items():
+    said[f"by_{way}"] = answer(call, key)
+    if said[f"by_{way}"] == 0:
+        device = call(key)
+if device:
     said |= {
+        "count": answer(n.nvmlDeviceGetCount),
         "memory": answer(n.nvmlDeviceGetMemoryInfo, device),
         "memory_v2": answer(n.nvmlDeviceGetMemoryInfo, device, n.nvmlMemory_v2),
         "compute": answer(n.nvmlDeviceGetComputeRunningProcesses, device),
@@ -373,7 +383,6 @@ if not said["init"]:
         "graphics_v2": answer(n.nvmlDeviceGetGraphicsRunningProcesses_v2, device),
         "mps": answer(n.nvmlDeviceGetMPSComputeRunningProcesses, device),
         "utilization": answer(n.nvmlDeviceGetUtilizationRates, device),
-        "samples": answer(n.nvmlDeviceGetProcessUtilization, device, 0),
         "uuid": answer(n.nvmlDeviceGetUUID, device),
         "end": answer(n.nvmlShutdown),
     }
@@ -381,9 +390,9 @@ print(json.dumps(said))
 """
 
 
-def nvml(environment: dict[str, str], **more: str) -> Any:
+def nvml(environment: dict[str, str], uuid: str, **more: str) -> Any:
     done = subprocess.run(
-        [sys.executable, "-c", NVML],
+        [sys.executable, "-c", NVML, uuid],
         env={**environment, **more},
         capture_output=True,
         text=True,
@@ -407,11 +416,12 @@ def test_nvml_that_fails_or_lacks_a_function(
     while bench.container.region.snapshot().devices[0].used_bytes == 0:
         assert held.process.poll() is None
     bench.fault("cuNothing")
-    fine = nvml(bench.container.environment)
-    assert fine == nvml(bench.alone)
+    uuid = bench.container.region.snapshot().devices[0].uuid
+    fine = nvml(bench.container.environment, uuid)
+    assert fine == nvml(bench.alone, uuid)
     lacking = bench.lacking({call}, tmp_path / "lacking")
-    assert nvml(bench.container.environment, **lacking) == nvml(bench.alone, **lacking)
+    assert nvml(bench.container.environment, uuid, **lacking) == nvml(bench.alone, uuid, **lacking)
     for result in (LOST_GPU, UNKNOWN):
         bench.fault(call, result=result)
-        assert nvml(bench.container.environment) == nvml(bench.alone)
+        assert nvml(bench.container.environment, uuid) == nvml(bench.alone, uuid)
     bench.fault("cuNothing")
