@@ -175,15 +175,79 @@ void prim_lock_init(pthread_mutex_t *mutex)
     pthread_mutexattr_destroy(&attr);
 }
 
+/* The first word of glibc's robust mutexes: 0, or the holder's thread number, with the kernel's two marks. In place of a
+ * number the node side writes one that no thread can have. Nothing tells of its death: its hold is over in microseconds,
+ * so whoever waits in vain takes it for dead. */
+enum { NODE_SIDE = 0x3ffffffe, NODE_PAUSE_NS = 20000 };
+static bool by_word;
+
+void prim_lock_by_word(void)
+{
+    by_word = true;
+}
+
+static uint32_t *word_of(pthread_mutex_t *mutex)
+{
+    return (uint32_t *)(void *)&mutex->__data.__lock;
+}
+
+static bool change_word(pthread_mutex_t *mutex, uint32_t seen, uint32_t holder)
+{
+    return __atomic_compare_exchange_n(word_of(mutex), &seen, holder | (seen & FUTEX_WAITERS), false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_RELAXED);
+}
+
+static enum prim_lock lock_word(pthread_mutex_t *mutex, uint64_t timeout_ns)
+{
+    const uint64_t until = prim_now() + timeout_ns;
+    for (;;) {
+        uint32_t seen = __atomic_load_n(word_of(mutex), __ATOMIC_RELAXED);
+        bool late = prim_now() >= until;
+        bool died = (seen & FUTEX_OWNER_DIED) || (late && (seen & FUTEX_TID_MASK) == NODE_SIDE);
+        if ((died || (seen & FUTEX_TID_MASK) == 0) && change_word(mutex, seen, NODE_SIDE))
+            return died ? PRIM_OWNER_DIED : PRIM_LOCKED;
+        if (late)
+            return PRIM_TIMED_OUT;
+        prim_sleep(NODE_PAUSE_NS);
+    }
+}
+
+static void unlock_word(pthread_mutex_t *mutex)
+{
+    uint32_t seen = __atomic_load_n(word_of(mutex), __ATOMIC_RELAXED);
+    while ((seen & FUTEX_TID_MASK) == NODE_SIDE && !(seen & FUTEX_OWNER_DIED)) {
+        if (!__atomic_compare_exchange_n(word_of(mutex), &seen, 0, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+            continue;
+        if (seen & FUTEX_WAITERS)
+            prim_wake((const int32_t *)word_of(mutex));
+        return;
+    }
+}
+
+/* A node side that died with the lock: marked as the kernel would have done. False: it is somebody else's. */
+static bool mark_dead_node_side(pthread_mutex_t *mutex)
+{
+    uint32_t seen = __atomic_load_n(word_of(mutex), __ATOMIC_RELAXED);
+    return (seen & FUTEX_TID_MASK) == NODE_SIDE && change_word(mutex, seen, FUTEX_OWNER_DIED);
+}
+
+static int lock_until(pthread_mutex_t *mutex, uint64_t timeout_ns)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until = as_timespec(as_ns(until) + timeout_ns);
+    return pthread_mutex_timedlock(mutex, &until);
+}
+
 enum prim_lock prim_lock(pthread_mutex_t *mutex, uint64_t timeout_ns)
 {
+    if (by_word)
+        return lock_word(mutex, timeout_ns);
     int rc = pthread_mutex_trylock(mutex);
-    if (rc == EBUSY) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until = as_timespec(as_ns(until) + timeout_ns);
-        rc = pthread_mutex_timedlock(mutex, &until);
-    }
+    if (rc == EBUSY)
+        rc = lock_until(mutex, timeout_ns);
+    if (rc == ETIMEDOUT && mark_dead_node_side(mutex))
+        rc = pthread_mutex_trylock(mutex);
     if (rc == 0)
         return PRIM_LOCKED;
     if (rc == EOWNERDEAD) {
@@ -195,7 +259,10 @@ enum prim_lock prim_lock(pthread_mutex_t *mutex, uint64_t timeout_ns)
 
 void prim_unlock(pthread_mutex_t *mutex)
 {
-    pthread_mutex_unlock(mutex);
+    if (by_word)
+        unlock_word(mutex);
+    else
+        pthread_mutex_unlock(mutex);
 }
 
 static bool set_byte_lock(int fd, off_t at, short type)

@@ -45,6 +45,9 @@ void prim_lock_init(pthread_mutex_t *mutex);
 /* PRIM_OWNER_DIED: locked, and the caller must repair what the lock guards before it unlocks. */
 enum prim_lock prim_lock(pthread_mutex_t *mutex, uint64_t timeout_ns);
 void prim_unlock(pthread_mutex_t *mutex);
+/* From now on this process takes such locks by their first word alone. For the node side, which outranks the programs it
+ * shares memory with: what they write into the rest, pointers among it, the C library would believe. */
+void prim_lock_by_word(void);
 
 /* ---- byte locks of an open file description: gone when its last descriptor is closed, however that happens */
 bool prim_byte_lock(int fd, off_t at, bool exclusive);

@@ -253,11 +253,11 @@ int region_add(struct region *region, const char *uuid)
     if (prim_lock(&region->ext->registry.mutex, PATIENCE_NS) == PRIM_TIMED_OUT)
         return -1;
     found = region_find(region, uuid);
-    int count = (int)region->prefix->count;
+    uint64_t count = region->prefix->count; /* whatever somebody has written there */
     if (found < 0 && count < REGION_DEVICES) {
-        found = count;
+        found = (int)count;
         strncpy(region->prefix->uuids[found], uuid, REGION_UUID_BYTES - 1);
-        __atomic_store_n(&region->prefix->count, (uint64_t)count + 1, __ATOMIC_RELEASE);
+        __atomic_store_n(&region->prefix->count, count + 1, __ATOMIC_RELEASE);
     }
     prim_unlock(&region->ext->registry.mutex);
     return found;

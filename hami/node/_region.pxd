@@ -88,6 +88,9 @@ cdef extern from "region.h" nogil:
     int32_t region_decay(region* r)
 
 
+cdef extern from "prim.h" nogil:
+    void prim_lock_by_word()
+
 cdef extern from "account.h" nogil:
     uint64_t account_total(const region* r, int device)
     uint64_t account_overhead(const region* r, int device)

@@ -12,6 +12,9 @@ from libc.string cimport memset, strncpy
 
 import os
 
+# Programs in containers can write what they like into their regions, and this process may be root.
+prim_lock_by_word()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceUse:
