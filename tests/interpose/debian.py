@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -11,11 +12,17 @@ import pytest
 
 def needed(package: str, place: str) -> str:
     """`place` (a program's name, or a path) once `package` is there."""
-    if not _there(place):
-        if failure := _installed(package):
-            pytest.skip(failure)
-        assert _there(place), f"{package} does not bring {place}"
+    ensure(package, lambda: _there(place))
     return place
+
+
+def ensure(package: str, there: Callable[[], bool]) -> None:
+    """Install `package` unless it is `there` already."""
+    if there():
+        return
+    if failure := _installed(package):
+        pytest.skip(failure)
+    assert there(), f"{package} does not bring what is needed of it"
 
 
 def _there(place: str) -> bool:
