@@ -30,7 +30,7 @@ enum config_policy {
 enum config_enforcer {
     ENFORCED_BY_LIBRARY,
     ENFORCED_BY_DRIVER, /* the memory cap is the driver's; we show the view */
-    ENFORCED_BY_MPS,    /* memory and compute caps are the MPS server's; we show the view */
+    ENFORCED_BY_MPS,    /* the compute cap is the MPS server's; of memory it caps single processes, the rest is ours */
 };
 
 /* What becomes of contexts and loaded code. */

@@ -82,7 +82,7 @@ CUresult cuMemAllocManaged(CUdeviceptr *address, size_t bytes, unsigned int flag
     NEED_CUDA(cuMemAllocManaged);
     struct target target = target_current();
     uint64_t cost = taken(bytes);
-    if (!target_charge(&target, cost))
+    if (!target_charge_managed(&target, cost))
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult rc = FORWARD(cuMemAllocManaged(address, bytes, flags));
     if (rc == CUDA_SUCCESS)

@@ -265,8 +265,8 @@ bool process_reclaim(int device)
 
 enum account_cap process_cap(int device)
 {
-    if (process.enforcer[device] != ENFORCED_BY_LIBRARY)
-        return ACCOUNT_COUNT;
+    if (process.enforcer[device] == ENFORCED_BY_DRIVER)
+        return ACCOUNT_COUNT; /* MPS holds each process alone, so there the container's limit stays ours */
     return process.config.accounting == ACCOUNTING_STRICT ? ACCOUNT_STRICT : ACCOUNT_REFUSE;
 }
 
@@ -275,15 +275,23 @@ struct account_view process_view(int device, const struct account_view *driver)
     return account_view(&process.region, device, driver, process.config.accounting != ACCOUNTING_REQUESTED);
 }
 
-bool target_charge(const struct target *target, uint64_t bytes)
+static bool charge(const struct target *target, uint64_t bytes, enum account_cap cap)
 {
-    if (target->closed)
-        return false;
-    if (target->device < 0)
-        return true;
-    enum account_cap cap = process_cap(target->device);
     return account_charge(&process.region, target->device, bytes, cap) ||
            (process_reclaim(target->device) && account_charge(&process.region, target->device, bytes, cap));
+}
+
+bool target_charge(const struct target *target, uint64_t bytes)
+{
+    return !target->closed && (target->device < 0 || charge(target, bytes, process_cap(target->device)));
+}
+
+bool target_charge_managed(const struct target *target, uint64_t bytes)
+{
+    if (target->closed || target->device < 0)
+        return !target->closed;
+    enum account_cap cap = process_cap(target->device);
+    return charge(target, bytes, cap == ACCOUNT_COUNT ? ACCOUNT_REFUSE : cap);
 }
 
 void target_refund(const struct target *target, uint64_t bytes)

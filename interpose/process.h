@@ -63,6 +63,8 @@ struct target target_current(void);
 struct target target_device(CUdevice device);
 /* True if `bytes` may be allocated; they are reserved then. */
 bool target_charge(const struct target *target, uint64_t bytes);
+/* The same for managed memory, which a driver that holds the cap itself does not count. */
+bool target_charge_managed(const struct target *target, uint64_t bytes);
 void target_refund(const struct target *target, uint64_t bytes);
 /* The driver's number of a device (index in the region); -1 if it has none. */
 CUdevice process_driver_device(int device);

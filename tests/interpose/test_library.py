@@ -11,6 +11,7 @@ import pytest
 from hami.model.wire.grant import GrantDevice, GrantFile, write_grant
 from hami.node._region import Region
 from tests.interpose.container import LIBRARY, PROBE, Container
+from tests.interpose.cuda_client import MIB, OUT_OF_MEMORY, Client
 from tests.interpose.simulation import Simulation
 
 LIMIT_MIB = 300
@@ -177,6 +178,25 @@ class TestGrant:
         run = self.run(machine, grant)
         assert '"total_mib": 123.000' in run.stdout
         assert '"got_mib": 2000, "result": "CUDA_SUCCESS"' in run.stdout
+
+    def test_what_the_drivers_cap_does_not_count_is_ours_to_refuse(self, machine: Simulation, tmp_path: Path) -> None:
+        grant = tmp_path / "grant"
+        device = GrantDevice(uuid=machine.machine.devices[0].uuid, memory_mib=123, cores=0, enforced_by="driver")
+        grant.write_text(write_grant(GrantFile(devices=(device,), region=str(tmp_path / "region.cache"))))
+        environment = _alone(machine, HAMI_GRANT=str(grant), CUDA_VISIBLE_DEVICES=machine.uuids[0])
+        with Client(environment) as program:
+            assert program.use() == 0
+            assert program.alloc(124 * MIB, "cuMemAllocManaged", 1)[0] == OUT_OF_MEMORY
+            assert program.alloc(120 * MIB, "cuMemAllocManaged", 1)[0] == 0
+            assert program.alloc(120 * MIB)[0] == 0, "the driver's to refuse"
+
+    def test_mps_holds_single_processes_so_the_containers_limit_stays_ours(
+        self, machine: Simulation, tmp_path: Path
+    ) -> None:
+        grant = tmp_path / "grant"
+        device = GrantDevice(uuid=machine.machine.devices[0].uuid, memory_mib=123, cores=0, enforced_by="mps")
+        grant.write_text(write_grant(GrantFile(devices=(device,), region=str(tmp_path / "region.cache"))))
+        assert '"got_mib": 123, "result": "CUDA_ERROR_OUT_OF_MEMORY"' in self.run(machine, grant).stdout
 
     @pytest.mark.parametrize("text", [None, "", "hami-grant=1\nnonsense\n"], ids=["missing", "empty", "broken"])
     def test_unusable_means_nothing(self, machine: Simulation, tmp_path: Path, text: str | None) -> None:
