@@ -48,6 +48,7 @@ bench: setup ## measure the filter, the engine and the hooks; results with the m
 	@$(BIN)/python -m bench.filter
 	@$(BIN)/python -m bench.engine
 	@$(BIN)/python bench/hooks/hooks.py
+	@$(BIN)/python -m bench.kills
 
 lint: setup ## formatting, style, types, import directions, Cython and C warnings
 	@$(BIN)/ruff format --check .

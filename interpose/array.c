@@ -3,6 +3,9 @@
 #include "live.h"
 #include "process.h"
 
+/* The unit in which the driver hands out device memory. */
+#define UNIT_BYTES 512ULL
+
 struct shape {
     uint64_t width, height, depth;
     CUarray_format format;
@@ -57,7 +60,8 @@ static bool bytes_needed(const struct shape *shape, uint64_t *bytes)
         uint64_t depth = at_least_one(layers ? shape->depth : shape->depth >> level);
         uint64_t size = bytes_of(shape->format) * at_least_one(shape->channels);
         if (__builtin_mul_overflow(size, width, &size) || __builtin_mul_overflow(size, height, &size) ||
-            __builtin_mul_overflow(size, depth, &size) || __builtin_add_overflow(*bytes, size, bytes))
+            __builtin_mul_overflow(size, depth, &size) || __builtin_add_overflow(size, UNIT_BYTES - 1, &size) ||
+            __builtin_add_overflow(*bytes, size / UNIT_BYTES * UNIT_BYTES, bytes))
             return false;
     }
     return true;

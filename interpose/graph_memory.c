@@ -206,14 +206,19 @@ static uint64_t growth(const struct live *entry, CUdevice driver)
 
 static bool reserve(const struct live *entry)
 {
-    struct target target = {.device = entry->device};
-    uint64_t need = growth(entry, process_driver_device(entry->device));
-    if (need == 0)
-        return true;
-    if (!target_charge(&target, need)) /* which trims pools and graphs if it must */
-        return false;
-    counted[entry->device] += need;
-    return true;
+    int device = entry->device;
+    for (int attempt = 0; attempt < 2; attempt++) {
+        uint64_t need = growth(entry, process_driver_device(device));
+        if (need == 0)
+            return true;
+        if (account_charge(&process.region, device, need, process_cap(device))) {
+            counted[device] += need;
+            return true;
+        }
+        if (!process_reclaim(device)) /* which takes away what this device keeps idle, too: then more is needed */
+            return false;
+    }
+    return false;
 }
 
 /* What was reserved and not taken goes back. */

@@ -16,6 +16,7 @@ enum live_kind {
     LIVE_ARRAY,      /* `owner` is its context */
     LIVE_CONTEXT,    /* what it was counted with; `owner` is 0 */
     LIVE_MODULE,     /* loaded code; `owner` is its context */
+    LIVE_BINDING,    /* of memory to a multicast object (vmm.c); `owner` is the handle bound */
     LIVE_GRAPH,      /* what an executable graph needs (graph_memory.c) */
 };
 

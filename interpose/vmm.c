@@ -1,7 +1,6 @@
 /* Physical memory by handle. It lives while its handle is held or it is mapped anywhere: creations, retains and mappings
  * are references of one entry, and the last one to go gives the charge back. */
-#include "live.h"
-#include "process.h"
+#include "vmm.h"
 
 /* Mappings under one unmap whose references are given up before the driver acts; more are given up after it. */
 enum { AT_ONCE = 64 };
@@ -31,21 +30,15 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes, const C
     return rc;
 }
 
-/* Gives up one reference before the driver does: afterwards it may hand the number out again. */
-struct dropped {
-    int64_t left; /* -1: not ours */
-    struct live entry;
-};
-
-static struct dropped drop(uint64_t handle)
+struct vmm_dropped vmm_drop(uint64_t handle)
 {
-    struct dropped dropped = {.left = -1};
+    struct vmm_dropped dropped = {.left = -1};
     if (counting())
         dropped.left = live_refer(LIVE_PHYSICAL, handle, -1, &dropped.entry);
     return dropped;
 }
 
-static void settle(CUresult rc, struct dropped *dropped)
+void vmm_settle(CUresult rc, struct vmm_dropped *dropped)
 {
     struct live entry;
     if (dropped->left == 0 && rc == CUDA_SUCCESS) {
@@ -61,9 +54,9 @@ static void settle(CUresult rc, struct dropped *dropped)
 CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
 {
     NEED_CUDA(cuMemRelease);
-    struct dropped dropped = drop(handle);
+    struct vmm_dropped dropped = vmm_drop(handle);
     CUresult rc = FORWARD(cuMemRelease(handle));
-    settle(rc, &dropped);
+    vmm_settle(rc, &dropped);
     return rc;
 }
 
@@ -93,23 +86,23 @@ CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
 {
     NEED_CUDA(cuMemUnmap);
     struct live mapping[AT_ONCE];
-    struct dropped dropped[AT_ONCE];
+    struct vmm_dropped dropped[AT_ONCE];
     int count = 0;
     CUdeviceptr at = address;
     CUdeviceptr end = address + bytes;
     for (; counting() && at < end && count < AT_ONCE && live_take(LIVE_MAPPING, at, &mapping[count]); count++) {
-        dropped[count] = drop(mapping[count].owner);
+        dropped[count] = vmm_drop(mapping[count].owner);
         at += mapping[count].bytes;
     }
     CUresult rc = FORWARD(cuMemUnmap(address, bytes));
     for (int i = 0; i < count; i++) {
-        settle(rc, &dropped[i]);
+        vmm_settle(rc, &dropped[i]);
         if (rc != CUDA_SUCCESS)
             live_add(mapping[i]);
     }
     while (count == AT_ONCE && rc == CUDA_SUCCESS && at < end && live_take(LIVE_MAPPING, at, &mapping[0])) {
-        dropped[0] = drop(mapping[0].owner);
-        settle(rc, &dropped[0]);
+        dropped[0] = vmm_drop(mapping[0].owner);
+        vmm_settle(rc, &dropped[0]);
         at += mapping[0].bytes;
     }
     return rc;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cuda_sim.h"
+#include "pool.h"
 #include "mig.h"
 #include "timeline.h"
 
@@ -407,6 +408,7 @@ static CUresult synchronize(CUcontext context)
     if (!object_is(context, OBJECT_CONTEXT))
         return CUDA_ERROR_INVALID_CONTEXT;
     timeline_wait(context->device, timeline_last(context->device));
+    pools_release(context->device);
     return CUDA_SUCCESS;
 }
 

@@ -66,7 +66,10 @@ enum object_kind {
     OBJECT_MIPMAP,
     OBJECT_GRAPH,
     OBJECT_NODE,
-    OBJECT_EXEC
+    OBJECT_EXEC,
+    OBJECT_EXTERNAL,
+    OBJECT_MULTICAST,
+    OBJECT_KINDS_END
 };
 
 /* First member of everything behind a handle. Its memory is kept after the object's end (and used again for the same

@@ -4,7 +4,7 @@
 #include <string.h>
 
 static pthread_mutex_t lists = PTHREAD_MUTEX_INITIALIZER;
-static struct object *ended[OBJECT_EXEC - OBJECT_CONTEXT + 1];
+static struct object *ended[OBJECT_KINDS_END - OBJECT_CONTEXT];
 
 void *object_new(size_t size, enum object_kind kind)
 {

@@ -14,6 +14,7 @@ struct CUmemPoolHandle_st {
     struct object object;
     int device; /* -1: in host memory, not accounted */
     bool is_default;
+    bool imported;
     u64 reserved, reserved_high, used, used_high, threshold, max_size;
     int reuse[3];
     struct CUmemPoolHandle_st *next; /* of this process's pools */
@@ -93,8 +94,22 @@ void pools_release(int device)
 
 void pool_returned(CUmemoryPool pool, u64 cost) { pool->used -= cost; }
 
+CUresult pool_import(CUmemoryPool *out)
+{
+    pthread_mutex_lock(&local);
+    refresh();
+    CUmemoryPool pool = pool_new(-1);
+    if (pool)
+        pool->imported = true;
+    pthread_mutex_unlock(&local);
+    *out = pool;
+    return pool ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
 static CUresult take(CUdeviceptr *out, u64 size, CUmemoryPool pool)
 {
+    if (pool->imported)
+        return CUDA_ERROR_INVALID_VALUE;
     u64 cost = (size + ROUND - 1) / ROUND * ROUND;
     if (!out || !size)
         return CUDA_ERROR_INVALID_VALUE;

@@ -3,16 +3,9 @@
 #include <stdlib.h>
 
 #include "arena.h"
+#include "vmm.h"
 
 #define GRAIN (2u << 20)
-
-struct physical {
-    struct object object;
-    int device; /* -1: host memory, not accounted */
-    u64 size;
-    CUmemAllocationProp properties;
-    unsigned handles, mappings;
-};
 
 struct mapping {
     struct mapping *next;
@@ -23,20 +16,27 @@ struct mapping {
 };
 static struct mapping *mappings;
 
-static struct physical *of_handle(CUmemGenericAllocationHandle handle)
+struct physical *physical_of(CUmemGenericAllocationHandle handle)
 {
     struct physical *physical = (struct physical *)(uintptr_t)handle;
     return object_is(physical, OBJECT_PHYSICAL) ? physical : NULL;
 }
 
-/* End the physical memory if nothing holds it. With `local` held. */
-static void let_go(struct physical *physical)
+void physical_let_go(struct physical *physical)
 {
     if (physical->handles || physical->mappings)
         return;
     if (physical->device >= 0)
         ledger_give(physical->device, KIND_VMM, physical->size);
     object_end(physical);
+}
+
+struct physical *physical_at(CUdeviceptr at)
+{
+    for (struct mapping *mapping = mappings; mapping; mapping = mapping->next)
+        if (mapping->generation == state_generation() && at >= mapping->at && at < mapping->at + mapping->size)
+            return mapping->physical;
+    return NULL;
 }
 
 SIM_API CUresult cuMemAddressReserve(CUdeviceptr *out, size_t size, size_t alignment, CUdeviceptr wanted,
@@ -121,12 +121,12 @@ SIM_API CUresult cuMemCreate(CUmemGenericAllocationHandle *out, size_t size, con
 SIM_API CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
 {
     ENTER();
-    struct physical *physical = of_handle(handle);
+    struct physical *physical = physical_of(handle);
     CUresult rc = CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&local);
     if (physical && physical->handles) {
         physical->handles--;
-        let_go(physical);
+        physical_let_go(physical);
         rc = CUDA_SUCCESS;
     }
     pthread_mutex_unlock(&local);
@@ -137,7 +137,7 @@ SIM_API CUresult cuMemMap(CUdeviceptr at, size_t size, size_t offset, CUmemGener
                           unsigned long long flags)
 {
     ENTER();
-    struct physical *physical = of_handle(handle);
+    struct physical *physical = physical_of(handle);
     if (!physical || !size || size % GRAIN || offset || flags || size != physical->size)
         return CUDA_ERROR_INVALID_VALUE;
     struct mapping *mapping = malloc(sizeof *mapping);
@@ -181,7 +181,7 @@ SIM_API CUresult cuMemUnmap(CUdeviceptr at, size_t size)
         }
         *link = mapping->next;
         mapping->physical->mappings--;
-        let_go(mapping->physical);
+        physical_let_go(mapping->physical);
         free(mapping);
     }
     pthread_mutex_unlock(&local);
@@ -219,25 +219,20 @@ SIM_API CUresult cuMemGetAccess(unsigned long long *flags, const CUmemLocation *
 SIM_API CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *out, void *at)
 {
     ENTER();
-    CUdeviceptr address = (CUdeviceptr)(uintptr_t)at;
-    CUresult rc = CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&local);
-    for (struct mapping *mapping = mappings; out && mapping; mapping = mapping->next)
-        if (mapping->generation == state_generation() && address >= mapping->at &&
-            address < mapping->at + mapping->size) {
-            mapping->physical->handles++;
-            *out = (CUmemGenericAllocationHandle)(uintptr_t)mapping->physical;
-            rc = CUDA_SUCCESS;
-            break;
-        }
+    struct physical *physical = out ? physical_at((CUdeviceptr)(uintptr_t)at) : NULL;
+    if (physical) {
+        physical->handles++;
+        *out = (CUmemGenericAllocationHandle)(uintptr_t)physical;
+    }
     pthread_mutex_unlock(&local);
-    return rc;
+    return physical ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 SIM_API CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *out, CUmemGenericAllocationHandle handle)
 {
     ENTER();
-    struct physical *physical = of_handle(handle);
+    struct physical *physical = physical_of(handle);
     if (!physical || !out)
         return CUDA_ERROR_INVALID_VALUE;
     *out = physical->properties;

@@ -1,5 +1,6 @@
 /* Four threads allocate and free in every way at random. Afterwards nothing is counted that is not held, and when all is
- * given back, nothing is. With CHURN_HOLD the program stops in between, so that somebody can compare with the machine. */
+ * given back, nothing is. With CHURN_HOLD the program stops in between, so that somebody can compare with the machine;
+ * CHURN_STEPS says for how long it goes on. */
 #include <pthread.h>
 #include <unistd.h>
 
@@ -7,12 +8,20 @@
 
 extern CUresult cuMemAddressReserve(CUdeviceptr *at, size_t size, size_t align, CUdeviceptr hint, unsigned long long f);
 
+extern CUresult cuGraphCreate(CUgraph *graph, unsigned int flags);
+extern CUresult cuGraphDestroy(CUgraph graph);
+extern CUresult cuGraphAddMemAllocNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *after, size_t count,
+                                       CUDA_MEM_ALLOC_NODE_PARAMS *params);
+
 enum { THREADS = 4, HELD = 12, STEPS = 1500 };
 
 struct piece {
-    enum { NONE, LINEAR, MANAGED, ROWS, POOLED, PHYSICAL, MAPPED } kind;
+    enum { NONE, LINEAR, MANAGED, ROWS, POOLED, PHYSICAL, MAPPED, ARRAY, CODE, GRAPH } kind;
     CUdeviceptr at;
     CUmemGenericAllocationHandle handle;
+    CUarray array;
+    CUmodule module;
+    CUgraphExec exec;
     size_t bytes;
 };
 
@@ -28,6 +37,25 @@ static unsigned int next(struct worker *w)
     return (w->seed = w->seed * 1664525u + 1013904223u) >> 8;
 }
 
+/* A graph that allocates when it runs; what that leaves behind is the piece. */
+static CUresult run_graph(struct piece *p)
+{
+    CUgraph graph;
+    CUgraphNode node;
+    CUDA_MEM_ALLOC_NODE_PARAMS params = {.poolProps = {.allocType = CU_MEM_ALLOCATION_TYPE_PINNED,
+                                                       .location = {CU_MEM_LOCATION_TYPE_DEVICE, 0}},
+                                         .bytesize = p->bytes};
+    OK(CU(cuGraphCreate)(&graph, 0));
+    OK(CU(cuGraphAddMemAllocNode)(&node, graph, NULL, 0, &params));
+    OK(CU(cuGraphInstantiateWithFlags)(&p->exec, graph, 0));
+    OK(CU(cuGraphDestroy)(graph));
+    p->at = params.dptr;
+    CUresult rc = CU(cuGraphLaunch)(p->exec, NULL);
+    if (rc != CUDA_SUCCESS)
+        OK(CU(cuGraphExecDestroy)(p->exec));
+    return rc;
+}
+
 static void take(struct worker *w, struct piece *p)
 {
     static const CUmemAllocationProp prop = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
@@ -35,10 +63,10 @@ static void take(struct worker *w, struct piece *p)
     CUresult rc = CUDA_SUCCESS;
     size_t pitch;
     *p = (struct piece){.bytes = (next(w) % 6 + 1) * 2 * MIB};
-    switch (next(w) % 5) {
+    switch (next(w) % 8) {
     case 0:
         p->kind = LINEAR;
-        rc = CU(cuMemAlloc_v2)(&p->at, p->bytes + next(w) % 3 * 512); /* the unit in which the machine gives */
+        rc = CU(cuMemAlloc_v2)(&p->at, p->bytes + next(w) % 2000);
         break;
     case 1:
         p->kind = MANAGED;
@@ -51,6 +79,24 @@ static void take(struct worker *w, struct piece *p)
     case 3:
         p->kind = POOLED;
         rc = CU(cuMemAllocAsync)(&p->at, p->bytes, NULL);
+        break;
+    case 4: {
+        CUDA_ARRAY3D_DESCRIPTOR image = {.Width = 100 + next(w) % 1000,
+                                         .Height = 100 + next(w) % 1000,
+                                         .Depth = next(w) % 3,
+                                         .Format = CU_AD_FORMAT_HALF,
+                                         .NumChannels = 2};
+        p->kind = ARRAY;
+        rc = CU(cuArray3DCreate_v2)(&p->array, &image);
+        break;
+    }
+    case 5:
+        p->kind = CODE;
+        rc = CU(cuModuleLoadData)(&p->module, "sim_ns_1000");
+        break;
+    case 6:
+        p->kind = GRAPH;
+        rc = run_graph(p);
         break;
     default:
         p->kind = PHYSICAL;
@@ -81,6 +127,16 @@ static void give(struct worker *w, struct piece *p)
     case MAPPED:
         OK(CU(cuMemUnmap)(p->at, p->bytes));
         break;
+    case ARRAY:
+        OK(CU(cuArrayDestroy)(p->array));
+        break;
+    case CODE:
+        OK(CU(cuModuleUnload)(p->module));
+        break;
+    case GRAPH:
+        OK(CU(cuMemFree_v2)(p->at));
+        OK(CU(cuGraphExecDestroy)(p->exec));
+        break;
     default:
         OK(CU(cuMemFree_v2)(p->at));
     }
@@ -91,7 +147,8 @@ static void *churn(void *argument)
 {
     struct worker *w = argument;
     OK(CU(cuCtxPushCurrent_v2)(w->context));
-    for (int step = 0; step < STEPS; step++) {
+    const char *steps = getenv("CHURN_STEPS");
+    for (int step = 0, last = steps ? atoi(steps) : STEPS; step < last; step++) {
         struct piece *p = &w->held[next(w) % HELD];
         if (p->kind == NONE)
             take(w, p);
@@ -129,6 +186,7 @@ int main(void)
     OK(CU(cuDeviceGetMemPool)(&pool, 0));
     OK(CU(cuStreamSynchronize)(NULL));
     OK(CU(cuMemPoolTrimTo)(pool, 0));
+    OK(CU(cuDeviceGraphMemTrim)(0));
     struct region region;
     CHECK(region_open(&region, getenv("REGION")) == 0);
     CHECK_EQUAL(account_total(&region, 0), 0);
