@@ -63,4 +63,5 @@ cdef class Engine(PodRows):
     cdef bint has_slices_for_all(self, Ask ask, int32_t node) noexcept nogil
     cdef void tell(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil
     cdef float node_price(self, Ask ask, int32_t node, bint fresh) noexcept nogil
+    cdef float slices_lost(self, Ask ask, int32_t picked) noexcept nogil
     cdef int reserve(self, Ask ask) except -1

@@ -15,7 +15,7 @@ from hami.alloc._ask cimport (
     Joint, Need,
 )
 from hami.alloc._linked cimport links_of
-from hami.alloc._mig cimport MOST_SLICES, NO_COST, PlanTable, plan_cost
+from hami.alloc._mig cimport MOST_SLICES, NO_COST, Grid, PlanTable, plan_cost
 from hami.alloc._rows cimport (
     CORES_SHIFT, LOOK_OPEN, LOOK_SHARED, LOOK_SHIFT, LOOK_SPENT, LOOK_USED, LOOK_WHOLE, MOST_NUMAS,
     NUMA_SHIFT, barred, closed, memory_of, short_of, shown,
@@ -518,14 +518,39 @@ cdef class Engine(PodRows):
             picked = self.fit(ask, node, tally)
             for i in range(picked):
                 # An init container's share is free again when the others start.
-                if ask.needs[self.choices[i].need].role != INIT:
+                if ask.needs[self.choices[i].need].role != INIT and self.choices[i].place < 0:
                     self.picks[count].row = self.choices[i].row
                     self.picks[count].memory = self.choices[i].memory
                     self.picks[count].cores = self.choices[i].cores
                     count += 1
             self.free_worth.weigh(node, self.picks, count, cost)
+            cost.loss += self.slices_lost(ask, picked)
             self.link_value = links
         return <float>self.free_worth.price(node, cost)
+
+    cdef float slices_lost(self, Ask ask, int32_t picked) noexcept nogil:
+        # What the instances among choices[0:picked] take from the worth of their cards, in milli-devices: a card that
+        # takes nothing more has lost a whole one. An init container's slices are free again when the others start.
+        cdef int32_t i, j, row, state
+        cdef const Grid* grid
+        cdef double lost = 0
+        for i in range(picked):
+            row = self.choices[i].row
+            if self.choices[i].place < 0 or ask.needs[self.choices[i].need].role == INIT:
+                continue
+            grid = self.grids[self.grid[row]]
+            state = self.taken[row]
+            for j in range(picked):
+                if self.choices[j].place < 0 or ask.needs[self.choices[j].need].role == INIT:
+                    continue
+                if self.choices[j].row == row:
+                    if j < i:
+                        # Its card is counted already.
+                        break
+                    state |= grid.places[self.choices[j].place].mask
+            else:
+                lost += 1000.0 * (grid.lost[state] - grid.lost[self.taken[row]]) / max(1, grid.lost[grid.states - 1])
+        return <float>lost
 
     cdef int reserve(self, Ask ask) except -1:
         # Room for every pick of the pod on the widest node, and for all its cards while one need collects them.

@@ -41,6 +41,11 @@ cdef void measure(Grid* grid) noexcept nogil:
                 if not grid.places[i].mask & state:
                     most = max(most, 1 + grid.room[(state | grid.places[i].mask) * grid.count + p])
             grid.room[state * grid.count + p] = <uint8_t>most
+    add_up(grid)
+
+
+cdef void add_up(Grid* grid) noexcept nogil:
+    cdef int32_t state, p, most
     for state in range(grid.states):
         grid.lost[state] = 0
         for p in range(grid.count):
@@ -98,6 +103,20 @@ cdef class Profiles:
         """By the profile's index in the registered list: how many instances still fit a card in this state."""
         cdef Grid* grid = &self.grid
         return {grid.index[p]: grid.room[state * grid.count + p] for p in range(grid.count)}
+
+    @property
+    def sizes(self):
+        """Memory slices of one instance by the profile's index in the registered list, in units."""
+        cdef Grid* grid = &self.grid
+        return {grid.index[p]: grid.size[p] for p in range(grid.count)}
+
+    def reweigh(self, dict weights):
+        """What one instance that no longer fits counts, by the profile's index. Wishes made before do not know it."""
+        cdef Grid* grid = &self.grid
+        cdef int32_t p
+        for p in range(grid.count):
+            grid.weight[p] = weights[grid.index[p]]
+        add_up(grid)
 
     def loss(self, int32_t state):
         """The weighted count of instances that would fit an idle card and no longer fit one in this state."""

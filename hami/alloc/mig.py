@@ -4,8 +4,8 @@ The typed face of `_mig`. A card is its profile list and a *state*, the set of i
 profiles and starts the choice has, in this order: the fewest memory slices beyond the smallest sufficient profile, the
 least compute beyond it, the least loss, the earlier card, and last the start that HAMi would try first (1g and 3g from
 the end, others from the beginning). The loss of a state is what an idle card would still take and this one no longer
-does, instance by instance of every profile, weighted by slices or by the demand for each profile: on one card it keeps
-halves and quarters together, among cards it uses up broken ones before it breaks a whole one.
+does, instance by instance of every profile, weighted by slices, and by the demand for each profile where it is known:
+on one card it keeps halves and quarters together, among cards it uses up broken ones before it breaks a whole one.
 
 Several wishes of a pod are decided together and exactly, up to `MOST_KINDS` different ones and `MOST_SETS` combinations
 of their counts; beyond that they are placed one after another, the largest first.
@@ -101,6 +101,24 @@ class CardProfiles:
             made = Wish(self.native, amount, isinstance(memory, Percent), cores)
             known = self._wishes[key] = self._alike.setdefault(made.signature, made)
         return known
+
+    def learn(self, asked: Iterable[tuple[Memory, int, float]]) -> None:
+        """Weigh what is lost by what is asked: (memory, cores, how often), each as the smallest profile that serves it.
+
+        Half of a profile's weight is its size alone, so that nothing becomes worthless because nobody asked lately; the
+        other half is by its share of what was asked. Wishes compiled before are forgotten.
+        """
+        sizes = self.native.sizes
+        often = dict.fromkeys(sizes, 0.0)
+        for memory, cores, times in asked:
+            if (found := self.wish(memory, cores).on(0)) is not None:
+                often[self.native.place(found[1])[0]] += times
+        total = sum(often.values())
+        shares = {i: 1 / len(sizes) + (often[i] / total if total > 0 else 1 / len(sizes)) for i in sizes}
+        most = max(size * shares[i] for i, size in sizes.items())
+        self.native.reweigh({i: max(1, round(MOST_WEIGHT * size * shares[i] / most)) for i, size in sizes.items()})
+        self._wishes.clear()
+        self._alike.clear()
 
     def instance(self, card: int, place: int) -> Instance:
         """The instance that a placement's number means."""

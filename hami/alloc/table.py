@@ -244,6 +244,16 @@ class Table:
                     )
                 )
             cases.append((weight, kind.host.cpu_milli, kind.host.memory_mib, wants))
+        self._packs.clear()
+        asked = [
+            (want.memory, want.cores, weight * want.count)
+            for kind, weight in demand.weights()
+            for want in kind.wants
+            if Rule.MIG in registry[want.vendor].rules and (want.selection.mode is None or MIG in want.selection.mode)
+        ]
+        for profiles in self.grids.compiled:
+            if profiles is not None:
+                profiles.learn(asked)
         cards = sum(card is not None for card in self.cards)
         memory = sum(card.device.memory_mib for card in self.cards if card is not None)
         self.engine.free_worth.draw(cases, verdicts, memory / max(1, cards))

@@ -345,6 +345,57 @@ def test_an_old_instance_stands_in_the_way_wherever_it_lies() -> None:
     assert hint(ledger, ask(app(1)), []) is None
 
 
+@pytest.mark.parametrize(
+    ("asked", "want"),
+    [
+        # Slices 4 to 7 of the first card are free, 2 and 3 of the second: a 1g takes a 3g there, a 2g here.
+        ([], "0:1:1g.5gb@3"),
+        ([app(15000)], "0:1:1g.5gb@3"),
+        ([app(9000)], "0:0:1g.5gb@6"),
+        # Once everybody wants whole cards again, what is left of either is worth the same by demand: size decides.
+        ([app(30000)] * 50, "0:1:1g.5gb@3"),
+    ],
+)
+def test_what_is_asked_decides_which_profile_is_kept(asked: list[Wish], want: str) -> None:
+    ledger = ledger_of(card(0), card(1))
+    ledger.put_pod(holder("a", "0:3g.20gb@0"))
+    ledger.put_pod(holder("b", "1:2g.10gb@0", "1:3g.20gb@4"))
+    for i, wish in enumerate(asked):
+        ledger.note(ask(wish, uid=f"asked-{i}"))
+    assert placed(ledger, ask(app(4000))) == [want]
+
+
+def test_nodes_rank_by_the_slices_that_a_pod_takes_away() -> None:
+    ledger = Ledger(registry())
+    for name in ("fuller", "broken", "idle"):
+        cards = (replace(card(0), uuid=DeviceUuid(f"{name}-0")),)
+        ledger.put_node(NodeRecord(name=NodeName(name), inventories=(NodeInventory(vendor=NVIDIA, devices=cards),)))
+
+    def put(uid: str, node: str, word: str) -> None:
+        one = holder(uid, word)
+        reservations = tuple(replace(r, uuid=DeviceUuid(f"{node}-0")) for r in one.reservations)
+        segments = {
+            NVIDIA: (tuple(replace(s, uuid=DeviceUuid(f"{node}-0"), cores=40) for s in one.segments[NVIDIA][0]),)
+        }
+        ledger.put_pod(replace(one, node=NodeName(node), reservations=reservations, segments=segments))
+
+    put("a", "fuller", "0:3g.20gb@0")
+    put("b", "fuller", "0:1g.5gb@6")
+    put("c", "broken", "0:1g.5gb@0")
+    ledger.note(ask(app(9000), uid="noted"))
+
+    def best(policy: str, request: PodRequest) -> str:
+        found = place(ledger, request, None, node_policy=policy, card_policy="spread")
+        assert isinstance(found, Placed)
+        return found.assignment.node
+
+    # A 1g fills up the half that is broken already: on the fuller node it takes the last 2g, on the idle one a half.
+    assert best("binpack", ask(app(4000))) == "fuller"
+    assert best("spread", ask(app(4000))) == "idle"
+    assert best("fragmentation", ask(app(4000))) == "broken"
+    ledger.check()
+
+
 def test_profile_lists_are_shared_and_let_go() -> None:
     grids = Grids()
     same = [grids.join(card(i)) for i in range(3)]
