@@ -1,8 +1,8 @@
 /* What launches cost: device time by kernel or graph, learned by timing them with the driver's events.
  *
  * On a device that is time-sliced between containers a timed kernel also contains its neighbours' turns, so a sample is
- * an upper bound; the least of many is near the truth. While the device is shared a launch is charged that lower
- * envelope; otherwise what was measured.
+ * an upper bound; the least of many is near the truth. While the device is shared, with other containers or between the
+ * processes of one, a launch is charged that lower envelope; otherwise what was measured.
  */
 #ifndef HAMI_COST_H
 #define HAMI_COST_H

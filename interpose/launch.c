@@ -72,6 +72,12 @@ static bool is_shared(const struct region_prefix *prefix)
     return __atomic_load_n(&prefix->sharing, __ATOMIC_RELAXED) != 0;
 }
 
+/* Whether other processes of this container may take turns with this one. */
+static bool has_company(const struct region_prefix *prefix)
+{
+    return __atomic_load_n(&prefix->slot_count, __ATOMIC_RELAXED) > 1;
+}
+
 /* Whether any device of this container is limited now: a few loads, before the driver is asked which one it is. */
 static bool limits_hold(void)
 {
@@ -119,7 +125,7 @@ static void wait_for_turn(struct region_device *device, struct cost *cost)
     for (;; now = prim_now()) {
         uint32_t percent = limit_of(device);
         bool shared = is_shared(prefix);
-        cost_harvest(&process.region, shared);
+        cost_harvest(&process.region, shared || has_company(prefix));
         if (percent == 0 || (!shared && process.config.policy != POLICY_FORCE))
             break;
         throttle_earn(device, now, percent);

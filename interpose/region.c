@@ -552,7 +552,7 @@ void region_set_context_bytes(struct region *region, int device, uint64_t bytes)
     __atomic_store_n(&region->ext->devices[device].context_bytes, bytes, __ATOMIC_RELAXED);
 }
 
-#define AMENDED_NS (NS_PER_S / 2) /* credit by amendment, as wall time */
+#define AMENDED_NS NS_PER_S /* credit by amendment, as wall time */
 
 void region_amend(struct region *region, int device, int64_t ns)
 {

@@ -132,7 +132,7 @@ bool region_reassert(struct region *region, const struct region_plan *plan);
 void region_set_sharing(struct region *region, bool sharing);
 void region_set_correction(struct region *region, int device, uint32_t permille, uint32_t tenants);
 /* Puts right what was charged: adds device time that was had beyond it, or (negative) takes back what was not had,
- * leaving at most half a second's share of credit. */
+ * leaving at most a second's share of credit. */
 void region_amend(struct region *region, int device, int64_t ns);
 /* What a context of the device takes, as measured; 0 = not known. */
 void region_set_context_bytes(struct region *region, int device, uint64_t bytes);

@@ -31,6 +31,8 @@ class DeviceView:
     uuid: DeviceUuid
     limit_bytes: int
     """0 = no limit."""
+    cores: int = 0
+    """Percent of the device's time; 0 and 100 = no limit."""
     used_bytes: int
     context_bytes: int
     module_bytes: int
@@ -60,6 +62,8 @@ class RegionView:
     """Seconds since the last launch; None before the first."""
     launched: bool = False
     """A launch since the look before. HAMi's libraries count no launches; this word they set, too."""
+    sharing: bool = False
+    """Limits of the default policy hold."""
     host_pids: tuple[int, ...] = ()
     """Of its processes, as far as they are known."""
 
@@ -243,6 +247,7 @@ def _view(region: Region) -> RegionView:
             DeviceView(
                 uuid=DeviceUuid(device.uuid),
                 limit_bytes=device.limit_bytes,
+                cores=device.cores,
                 used_bytes=device.used_bytes,
                 context_bytes=sum(slot.memory[i].context_bytes for slot in snapshot.slots),
                 module_bytes=sum(slot.memory[i].module_bytes for slot in snapshot.slots),
@@ -261,5 +266,6 @@ def _view(region: Region) -> RegionView:
         blocked=snapshot.blocked,
         idle_s=max(0.0, time.time() - last) if last else None,
         launched=snapshot.recent_kernel >= JUST_LAUNCHED,
+        sharing=snapshot.sharing,
         host_pids=tuple(slot.host_pid for slot in snapshot.slots if slot.host_pid),
     )

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from hami.agent.regions import RegionView
+from hami.agent.regions import DeviceView, RegionView
 from hami.alloc.correction import Correction
 from hami.model.names import DeviceUuid
 
+FULL_CORES: Final = 100
 LONGEST_S: Final = 3.0
 """A longer time between two looks says nothing: the driver's figures do not reach back that far."""
 
@@ -32,12 +33,15 @@ class Verdict:
     """Device time had beyond what was charged; negative: charged without having been had."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Account:
     """One container on one device."""
 
     charged_ns: int
     tenants: int
+    sharing: bool
+    forced: bool
+    """Its limit was seen to hold without being told to: its policy says so."""
     correction: Correction
     percent: float | None
     """Of the last second; None = the driver has never named one of its processes."""
@@ -67,8 +71,9 @@ class Shares:
             for index, device in enumerate(view.devices):
                 account = _follow(
                     before.get((grant_id, device.uuid)),
-                    charged_ns=device.charged_ns,
+                    device,
                     tenants=tenants.get(device.uuid, 0),
+                    sharing=view.sharing,
                     percent=_percent(shares.get(device.uuid), view.host_pids),
                     span_s=span_s,
                 )
@@ -93,16 +98,27 @@ def _percent(shares: Mapping[int, int] | None, pids: Iterable[int]) -> float | N
 
 
 def _follow(
-    before: _Account | None, *, charged_ns: int, tenants: int, percent: float | None, span_s: float
+    before: _Account | None, device: DeviceView, *, tenants: int, sharing: bool, percent: float | None, span_s: float
 ) -> _Account:
-    """The account a look later. Alone, kernels are timed clean and nothing is corrected."""
+    """The account a look later. Nothing is learned while no limit holds: then nothing is charged."""
     if percent is None and before is not None and before.percent is not None:
         percent = 0.0  # the driver names those that worked
-    account = _Account(charged_ns=charged_ns, tenants=tenants, correction=Correction(), percent=percent)
-    if before is None or tenants <= 1:
-        return account
-    account.correction = before.correction if tenants == before.tenants else before.correction.anew()
-    if percent is not None and 0 < span_s <= LONGEST_S and charged_ns >= before.charged_ns:
-        obtained_ns = int(percent / 100 * span_s * 1e9)
-        account.correction = account.correction.learn(obtained_ns, charged_ns - before.charged_ns)
-    return account
+    charged_ns = 0 if before is None else device.charged_ns - before.charged_ns
+    calm = before is not None and not before.sharing and not sharing
+    forced = before is not None and (before.forced or (calm and charged_ns > 0))
+    correction = Correction()
+    if before is not None and (sharing or forced) and 0 < device.cores < FULL_CORES:
+        if before.sharing or before.forced:
+            correction = before.correction
+        if tenants != before.tenants:
+            correction = Correction() if tenants <= 1 else correction.anew()
+        if percent is not None and 0 < span_s <= LONGEST_S and charged_ns >= 0:
+            correction = correction.learn(int(percent / 100 * span_s * 1e9), charged_ns)
+    return _Account(
+        charged_ns=device.charged_ns,
+        tenants=tenants,
+        sharing=sharing,
+        forced=forced,
+        correction=correction,
+        percent=percent,
+    )

@@ -234,6 +234,7 @@ class ScriptedRegions:
                 DeviceView(
                     uuid=share.uuid,
                     limit_bytes=share.memory_mib << 20,
+                    cores=share.cores,
                     used_bytes=600,
                     context_bytes=100,
                     module_bytes=200,
@@ -248,6 +249,7 @@ class ScriptedRegions:
             priority=priority,
             blocked=False,
             idle_s=1.5,
+            sharing=True,
             host_pids=pids,
         )
 
@@ -306,8 +308,10 @@ class TestLooks:
             regions.launch(two, second, 0)
             monitor.see(shares=probe.shares())
             now[0] += 1
-        assert regions.corrections[one.id, 0] == (500, 2)
-        assert regions.amended_ns == -2 * 250_000_000, "the two seconds before the factor was right"
+        permille, told_tenants = regions.corrections[one.id, 0]
+        assert 500 < permille < 900, "on the way to a half"
+        assert told_tenants == 2
+        assert -4 * 250_000_000 < regions.amended_ns < -2 * 250_000_000
         assert regions.corrections[two.id, 0] == (1000, 2), "nobody names its processes"
         assert monitor.look.containers[0].busy_percent == 25
         assert monitor.look.containers[1].busy_percent == 0

@@ -169,7 +169,7 @@ class TestOtherNamespace:
 
 
 def test_charges_are_put_right_but_little_is_given_away(path: Path) -> None:
-    most = 150_000_000  # half a second at 30 %
+    most = 300_000_000  # a second at 30 %
     with Region.create(path, [A, B], [0, 0], [30, 30]) as region:
         debts = []
         for ns in (50, -20, -80, -most, -1, 7):
