@@ -7,6 +7,7 @@ keep its accounts. Afterwards the region must count just what the driver's own l
 
 import json
 import mmap
+import random
 import re
 import signal
 import subprocess
@@ -39,8 +40,12 @@ def known_calls(library: str = "cuda") -> list[str]:
 
 def own_calls() -> list[str]:
     """Those of them that `everything.c` never makes."""
-    made = re.findall(r"TRY\((\w+)", (SOURCES / "everything.c").read_text())
-    return sorted(set(known_calls()) - set(made))
+    return sorted(set(known_calls()) - set(calls_made()))
+
+
+def calls_made() -> list[str]:
+    """The functions that `everything.c` calls."""
+    return re.findall(r"TRY\((\w+)", (SOURCES / "everything.c").read_text())
 
 
 def newer_than(version: int) -> set[str]:
@@ -170,6 +175,34 @@ def test_a_call_of_the_librarys_own_that_fails_now_and_then(bench: Bench, call: 
         assert faulty.results == fine.results, f"the fault at call {nth} shows"
         assert faulty.counted_mib == 0
         assert bench.left() == 0
+
+
+WHICH_DEVICE = {"cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetUuid_v2", "cuCtxGetCurrent", "cuCtxGetDevice"}
+"""Where these fail always, nobody can tell which device a call is about: it is forwarded and not counted."""
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_two_faults_at_once(bench: Bench, seed: int) -> None:
+    """Any two calls, each failing always or (where only the program or only the library makes it) once."""
+    chance = random.Random(seed)
+    made = set(calls_made())
+    names = sorted((made | set(known_calls())) - WHICH_DEVICE)
+    faults: list[dict[str, Any]] = []
+    for row in range(2):
+        call = chance.choice(names)
+        countable = call not in made or call not in known_calls()
+        nth = chance.choice([0, 1, 2, 3, 4]) if countable else 0
+        faults.append({"call": call, "row": row, "nth": nth, "result": chance.choice([1, 2, 201, 400, 719, 801, 999])})
+    answers = []
+    for limited in (False, True):
+        for fault in faults:
+            bench.fault(**fault)
+        answers.append(bench.run(limited=limited, rounds=2))
+    alone, limited_ = answers
+    assert limited_.results == alone.results, faults
+    assert limited_.counted_mib == pytest.approx(limited_.held_mib, abs=0.01), faults
+    assert bench.left() == 0, faults
+    bench.fault("cuNothing", row=1)
 
 
 @pytest.mark.parametrize("nth", [1, 2])
