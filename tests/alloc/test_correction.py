@@ -44,7 +44,7 @@ def test_better_measurements_do_not_let_it_run_away() -> None:
     """From eight times too long to exact at once, as when neighbours leave: the factor is then wrong for a while."""
     shares = settle(lambda second: 8.0 if second < 10 else 1.0)
     assert sum(share > 0.6 for share in shares[10:]) <= 2
-    assert sum(shares[10:]) / 20 == pytest.approx(0.3, abs=0.03)
+    assert sum(shares[10:]) / 20 == pytest.approx(0.3, abs=0.05), "with what it had missed before"
 
 
 def test_the_first_second_takes_back_only() -> None:

@@ -1,6 +1,6 @@
 """The compute limit beside neighbours, in device time that the simulated machine really gave: it keeps its own account.
 
-Each test takes a few seconds of real time, because shares are shares of time.
+Each test takes a few seconds of real time, because shares are shares of time; bounds leave room for a busy machine.
 """
 
 import time
@@ -37,7 +37,7 @@ def _greedy(machine: Simulation) -> Iterator[None]:
 
 def test_alone(tmp_path: Path, machine: Simulation) -> None:
     container = Container(tmp_path / "one", machine, cores=30)
-    assert _share(container.start("burn", 3, MS)) == pytest.approx(30, abs=3)
+    assert _share(container.start("burn", 3, MS)) == pytest.approx(30, abs=5)
     (device,) = container.region.snapshot().devices
     # What was charged is what was obtained.
     assert device.charged_ns / (device.launches * MS) == pytest.approx(1, abs=0.1)
@@ -48,7 +48,7 @@ def test_beside_a_greedy_neighbour(tmp_path: Path, machine: Simulation) -> None:
     # A kernel of 1 ms waits for a turn of 2 ms at most, so a third of the time is all that this program could have.
     container = Container(tmp_path / "one", machine, cores=30)
     with _greedy(machine):
-        assert _share(container.start("burn", 5, MS)) == pytest.approx(30, abs=3)
+        assert _share(container.start("burn", 5, MS)) == pytest.approx(30, abs=5)
 
 
 def test_kernels_longer_than_a_turn_need_the_node_sides_correction(tmp_path: Path, machine: Simulation) -> None:
@@ -60,19 +60,19 @@ def test_kernels_longer_than_a_turn_need_the_node_sides_correction(tmp_path: Pat
         (device,) = container.region.snapshot().devices
         obtained_ns = device.launches * 5 * MS
         container.region.set_correction(0, permille=round(1000 * obtained_ns / device.charged_ns), tenants=2)
-        assert _share(container.start("burn", 4, 5 * MS)) == pytest.approx(30, abs=3)
+        assert _share(container.start("burn", 4, 5 * MS)) == pytest.approx(30, abs=5)
 
 
 def test_two_limited_neighbours(tmp_path: Path, machine: Simulation) -> None:
     one, other = Container(tmp_path / "one", machine, cores=20), Container(tmp_path / "other", machine, cores=50)
     probes = one.start("burn", 4, MS), other.start("burn", 4, MS)
-    assert [_share(probe) for probe in probes] == [pytest.approx(20, abs=3), pytest.approx(50, abs=5)]
+    assert [_share(probe) for probe in probes] == [pytest.approx(20, abs=5), pytest.approx(50, abs=8)]
 
 
 def test_processes_of_a_container_share_one_account(tmp_path: Path, machine: Simulation) -> None:
     container = Container(tmp_path / "one", machine, cores=40)
     probes = [container.start("burn", 3, MS) for _ in range(3)]
-    assert sum(_share(probe) for probe in probes) == pytest.approx(40, abs=5)
+    assert sum(_share(probe) for probe in probes) == pytest.approx(40, abs=8)
 
 
 def test_limit_rests_while_nobody_else_is_there(tmp_path: Path, machine: Simulation) -> None:
@@ -81,7 +81,7 @@ def test_limit_rests_while_nobody_else_is_there(tmp_path: Path, machine: Simulat
     assert _share(container.start("burn", 1, MS)) > 40
     forced = Container(tmp_path / "two", machine, cores=30, GPU_CORE_UTILIZATION_POLICY="force")
     forced.region.set_sharing(False)
-    assert _share(forced.start("burn", 3, MS)) == pytest.approx(30, abs=3)
+    assert _share(forced.start("burn", 3, MS)) == pytest.approx(30, abs=5)
     disabled = Container(tmp_path / "three", machine, cores=30, GPU_CORE_UTILIZATION_POLICY="disable")
     assert _share(disabled.start("burn", 1, MS)) > 40
 
