@@ -35,7 +35,18 @@ EXTENSIONS = [
     # Scores are single precision, term by term, as the reference computes them; a fused multiply-add would break ties.
     *(
         Extension(f"hami.alloc.{name}", [f"hami/alloc/{name}.pyx"], extra_compile_args=["-O2", "-ffp-contract=off"])
-        for name in ("_ask", "_fit", "_linked", "_mig", "_rows", "_sliced", "_together", "_topology", "_worth")
+        for name in (
+            "_ask",
+            "_boards",
+            "_fit",
+            "_linked",
+            "_mig",
+            "_rows",
+            "_sliced",
+            "_together",
+            "_topology",
+            "_worth",
+        )
     ),
     # The region's words are changed by C code only, so Python is given the interposer's own sources.
     Extension(
@@ -60,7 +71,9 @@ def zig() -> str:
     """The compiler of the package `ziglang`."""
     spec = importlib.util.find_spec("ziglang")
     if spec is None or spec.origin is None:
-        raise SystemExit("the C libraries are built with zig's compiler: pip install --group dev, or pip install ziglang")
+        raise SystemExit(
+            "the C libraries are built with zig's compiler: pip install --group dev, or pip install ziglang"
+        )
     return str(Path(spec.origin).with_name("zig"))
 
 

@@ -27,15 +27,20 @@ cdef enum:
     TOO_FEW_DEVICES = 14
     UNREGISTERED = 15
     INVALID_REQUEST = 16
-    WHYS = 17
-    FITS = 18
+    MODE_NOT_FIT = 17
+    CARD_UNHEALTHY = 18
+    CLASS_MISMATCH = 19
+    QOS_MISMATCH = 20
+    WHYS = 21
+    FITS = 22
 
 
 cdef enum:
     # A tally is a row of int32: the counters above, then these.
-    DEVICES = 17          # cards of the family on the node
-    LARGEST_FREE = 18     # MiB free on the emptiest card that the pod may join
-    TALLY_WIDTH = 19
+    DEVICES = 21          # cards of the family on the node
+    LARGEST_FREE = 22     # MiB free on the emptiest card that the pod may join
+    FAMILY = 23           # whose need it was, as the pod's families are numbered
+    TALLY_WIDTH = 24
 
 
 cdef enum RowFlag:
@@ -56,6 +61,7 @@ cdef enum Verdict:
     ELIGIBLE = 2          # model and mode are accepted
     IS_MIG = 4            # cards of this kind are cut into hardware instances
     SCORES_REQUEST = 8    # the request itself enters the card's score
+    WRONG_MODE = 16       # it is the mode of the whole node that is not accepted
 
 
 cdef enum NeedRule:
@@ -68,6 +74,11 @@ cdef enum NeedRule:
     JOINED = 64           # all cards of this need joined by fast links
     BY_LOSS = 128         # cards are scored by the worth that a share takes from their node
     MARKED = 256          # rows carry marks for this need
+    CORES_AS_ASKED = 512  # 100 cores are 100, also on a card that has less
+    CORES_OF_DEVICE = 1024  # `cores` is percent of what the card is registered with, at least one unit
+    CLOSELY = 2048        # amounts or units beyond the common ones: no short cuts
+    GROUPED = 4096        # the family says which cards go together
+    MAY_BE_UNKNOWN = 8192  # a card without memory is one whose memory is not known
 
 
 cdef enum Key:
@@ -78,6 +89,8 @@ cdef enum Key:
     NUMA_UP = 3
     NUMA_DOWN = 4
     USED_DOWN = 5
+    TAKEN_UP = 6          # cards that containers of this pod have come last
+    PULL_UP = 7
 
 
 cdef enum Role:
@@ -99,6 +112,16 @@ cdef struct Need:
     int32_t kinds         # where this need's verdicts start in `Ask.verdicts`
     int64_t memory_left   # MiB the namespace may still book of this family, quota; NO_LIMIT = no quota
     int64_t cores_left    # percent, likewise
+    int64_t slots         # sharers that each card is taken by
+    int64_t part_a        # of each card's first further budget
+    int64_t part_b        # of the second
+    uint32_t leaves       # marks that a share leaves on its card
+    uint32_t no_class     # not beside these marks: classes of work that do not go together
+    uint32_t no_qos       # nor these: ways of sharing that do not go together
+    bint pulled           # the node ranks by the pull of the cards chosen
+    int64_t full_cores    # what counts as all cores of a card; 0 = what it is registered with
+    int32_t wanted        # number of the need for `Boards`, where GROUPED
+    int32_t misfit        # the reason where its cards cannot go together
     WishTable** wishes    # by grid number: this need on cards in MIG mode; NULL = there are none
     PlanTable** plans     # by grid number: up to `count` instances of this need
 
@@ -108,6 +131,11 @@ cdef struct Choice:
     int32_t row
     int64_t memory        # MiB, resolved on this row
     int64_t cores         # percent, resolved on this row
+    int64_t slots
+    int64_t part_a
+    int64_t part_b
+    uint32_t left         # marks that it leaves
+    uint32_t found        # the card's marks before
     int32_t place         # in MIG mode, index into the places of the row's grid; else -1
 
 

@@ -9,7 +9,7 @@ class Ask:
     count: int
     def __init__(
         self,
-        needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int, int]],
+        needs: list[tuple[int, ...]],
         verdicts: bytes,
         weights: tuple[float, float, float],
         wishes: list[list[Wish | None]],

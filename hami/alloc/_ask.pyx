@@ -28,9 +28,14 @@ NUMBERS = {
     "TOO_FEW_DEVICES": TOO_FEW_DEVICES,
     "UNREGISTERED": UNREGISTERED,
     "INVALID_REQUEST": INVALID_REQUEST,
+    "MODE_NOT_FIT": MODE_NOT_FIT,
+    "CARD_UNHEALTHY": CARD_UNHEALTHY,
+    "CLASS_MISMATCH": CLASS_MISMATCH,
+    "QOS_MISMATCH": QOS_MISMATCH,
     "WHYS": WHYS,
     "DEVICES": DEVICES,
     "LARGEST_FREE": LARGEST_FREE,
+    "FAMILY": FAMILY,
     "TALLY_WIDTH": TALLY_WIDTH,
     "ROW_HEALTHY": ROW_HEALTHY,
     "ROW_CORDONED": ROW_CORDONED,
@@ -41,6 +46,7 @@ NUMBERS = {
     "ELIGIBLE": ELIGIBLE,
     "IS_MIG": IS_MIG,
     "SCORES_REQUEST": SCORES_REQUEST,
+    "WRONG_MODE": WRONG_MODE,
     "BY_PERCENT": BY_PERCENT,
     "NUMA_BIND": NUMA_BIND,
     "ONLY_CHOSEN": ONLY_CHOSEN,
@@ -50,11 +56,18 @@ NUMBERS = {
     "JOINED": JOINED,
     "BY_LOSS": BY_LOSS,
     "MARKED": MARKED,
+    "CORES_AS_ASKED": CORES_AS_ASKED,
+    "CORES_OF_DEVICE": CORES_OF_DEVICE,
+    "CLOSELY": CLOSELY,
+    "GROUPED": GROUPED,
+    "MAY_BE_UNKNOWN": MAY_BE_UNKNOWN,
     "SCORE_UP": SCORE_UP,
     "SCORE_DOWN": SCORE_DOWN,
     "NUMA_UP": NUMA_UP,
     "NUMA_DOWN": NUMA_DOWN,
     "USED_DOWN": USED_DOWN,
+    "TAKEN_UP": TAKEN_UP,
+    "PULL_UP": PULL_UP,
     "INIT": INIT,
     "SIDECAR": SIDECAR,
     "APP": APP,
@@ -87,7 +100,8 @@ cdef class Ask:
             need = &self.needs[i]
             (
                 need.container, need.role, need.family, need.count, need.memory, need.cores, need.rules, need.keys,
-                need.ranked, need.kinds, need.memory_left, need.cores_left,
+                need.ranked, need.kinds, need.memory_left, need.cores_left, need.slots, need.part_a, need.part_b,
+                need.leaves, need.no_class, need.no_qos, need.pulled, need.full_cores, need.wanted, need.misfit,
             ) = needs[i]
             if need.memory_left != NO_LIMIT_C or need.cores_left != NO_LIMIT_C:
                 self.limited = True
@@ -133,7 +147,7 @@ cdef class Ask:
                 self.cover.count += min(need.count, 1 << 20)
                 self.cover.memory = max(self.cover.memory, need.memory)
                 self.cover.cores = max(self.cover.cores, need.cores)
-            if need.rules & (NUMA_BIND | JOINED | LINKED) or self.cover.count > 1 << 20:
+            if need.rules & (NUMA_BIND | JOINED | LINKED | CLOSELY | GROUPED) or self.cover.count > 1 << 20:
                 self.covered = False
 
     def __dealloc__(self):

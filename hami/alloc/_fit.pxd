@@ -25,6 +25,7 @@ ctypedef int (*Compare)(const void* left, const void* right) noexcept nogil
 cdef struct Sight:
     # What the glance of a card must show, so that it takes one share of a need.
     bint sharp            # glances can tell
+    bint close            # only a look at every column can, but no trial is needed
     const uint8_t* verdicts
     uint64_t ask          # the amounts, where a glance has them
     uint64_t care         # bits that count
@@ -42,6 +43,7 @@ cdef class Survey:
     cdef bint ordered
     cdef bint spread                # the lowest score first
     cdef Compare compare
+    cdef float toward               # 1 where the highest score ranks first, -1 where the lowest does
     cdef int32_t* refusing          # the others, in the order of the candidates
     cdef int32_t* tallies           # theirs, `TALLY_WIDTH` each
     cdef readonly Py_ssize_t refused
@@ -59,6 +61,7 @@ cdef class Engine(PodRows):
     cdef bint fit_quick(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil
     cdef void aim(self, Ask ask) noexcept nogil
     cdef bint has_room(self, const Need* need, int32_t node) noexcept nogil
+    cdef bint has_close_room(self, Ask ask, const Need* need, int32_t node) noexcept nogil
     cdef int32_t has_best_room(self, const Need* need, int32_t node) noexcept nogil
     cdef bint has_slices_for_all(self, Ask ask, int32_t node) noexcept nogil
     cdef void tell(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil

@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 
 from hami.alloc._ask import Ask
+from hami.alloc._boards import Boards
 from hami.alloc._mig import Profiles
 from hami.alloc._topology import Links
 from hami.alloc._worth import Worth
@@ -21,6 +22,7 @@ class Survey:
 
 class Engine:
     free_worth: Worth
+    boards: Boards
     def attach_rows(
         self,
         *,
@@ -36,6 +38,14 @@ class Engine:
         cores_used: array[int],
         grid: array[int],
         taken: array[int],
+        part_a: array[int],
+        part_a_used: array[int],
+        part_b: array[int],
+        part_b_used: array[int],
+        left: array[int],
+        pull: array[int],
+        board: array[int],
+        spot: array[int],
     ) -> None: ...
     def attach_nodes(
         self,

@@ -10,9 +10,9 @@ from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memset
 
 from hami.alloc._ask cimport (
-    BY_PERCENT, DEVICES, ELIGIBLE, FITS, FULL_IS_EXCLUSIVE, INIT, IS_MIG, JOINED, LARGEST_FREE, LINKED, MARKED,
-    MIG_INFEASIBLE, MUTEX, NO_MEMORY, NUMA_BIND, OF_FAMILY, TALLY_WIDTH, TOO_FEW_DEVICES, TOO_FEW_PICKED, WHYS, Ask,
-    Joint, Need,
+    BY_PERCENT, CLOSELY, DEVICES, ELIGIBLE, FAMILY, FITS, FULL_IS_EXCLUSIVE, GROUPED, INIT, IS_MIG, JOINED,
+    LARGEST_FREE, LINKED, MARKED, MIG_INFEASIBLE, MODE_NOT_FIT, MUTEX, NO_MEMORY, NUMA_BIND, NUMA_NOT_FIT,
+    OF_FAMILY, TALLY_WIDTH, TOO_FEW_DEVICES, TOO_FEW_PICKED, WHYS, Ask, Joint, Need,
 )
 from hami.alloc._linked cimport links_of
 from hami.alloc._mig cimport MOST_SLICES, NO_COST, Grid, PlanTable, plan_cost
@@ -83,6 +83,7 @@ cdef class Survey:
         self.ordered = False
         self.spread = spread
         self.compare = lowest_first if spread else highest_first
+        self.toward = -1 if spread else 1
         self.ranked = <Ranked*>malloc((limit + 1) * sizeof(Ranked))
         self.refusing = <int32_t*>malloc((limit + 1) * sizeof(int32_t))
         self.tallies = <int32_t*>malloc((limit + 1) * TALLY_WIDTH * sizeof(int32_t))
@@ -245,6 +246,7 @@ cdef class Engine(PodRows):
         if ask.by_price:
             with nogil:
                 self.renew_best(ask, found)
+        self.boards.tell_failure()
         return found
 
     def assign(self, Ask ask, int32_t node):
@@ -255,6 +257,7 @@ cdef class Engine(PodRows):
         if ask.weighed:
             self.free_worth.begin(ask.case, ask.cpu, ask.host)
         picked = self.fit(ask, node, tally)
+        self.boards.tell_failure()
         if picked < 0:
             return None, (<char*>tally)[:TALLY_WIDTH * sizeof(int32_t)]
         return [
@@ -271,7 +274,10 @@ cdef class Engine(PodRows):
         if self.fit_quick(ask, node, tally):
             ranked = &found.ranked[found.fitting]
             ranked.links = self.link_value
-            ranked.score = self.node_price(ask, node, False) if ask.by_price else self.score_now[node]
+            if ask.by_price:
+                ranked.score = self.node_price(ask, node, False)
+            else:
+                ranked.score = self.score_now[node] + found.toward * self.group_rank
             ranked.tie = mix(self.salt[node] ^ pod_salt)
             ranked.node = node
             if found.fitting == 0 or ahead(ranked, &found.ranked[found.best_at], found.spread):
@@ -299,6 +305,12 @@ cdef class Engine(PodRows):
         cdef const Need* need = &ask.needs[0]
         cdef int32_t known = -1
         self.link_value = 0
+        self.group_rank = 0
+        if self.sight.close:
+            if self.has_close_room(ask, need, node):
+                return True
+            self.tell(ask, node, tally)
+            return False
         if not self.sight.sharp:
             known = -1
         elif ask.count == 1 and not need.rules & (NUMA_BIND | JOINED | LINKED):
@@ -325,7 +337,14 @@ cdef class Engine(PodRows):
         cdef Sight* sight = &self.sight
         cdef uint64_t care = LOOK_OPEN, want = LOOK_OPEN, cores = 0
         sight.percent = (need.rules & BY_PERCENT) != 0
-        sight.sharp = ask.count > 0 and not ask.limited and (sight.percent or need.memory < INT32_MAX)
+        sight.sharp = (
+            ask.count > 0 and not ask.limited and (sight.percent or need.memory < INT32_MAX)
+            and not need.rules & CLOSELY and not need.pulled
+        )
+        sight.close = (
+            ask.count == 1 and not ask.limited and need.rules & CLOSELY and not need.pulled
+            and not need.rules & (NUMA_BIND | JOINED | LINKED)
+        )
         if not sight.sharp:
             return
         sight.verdicts = &ask.verdicts[need.kinds]
@@ -343,6 +362,32 @@ cdef class Engine(PodRows):
         sight.care, sight.want = care << LOOK_SHIFT, want << LOOK_SHIFT
         sight.slice_care = SLICED | (<uint64_t>LOOK_USED << LOOK_SHIFT if need.rules & MUTEX else 0)
         sight.ask = cores << CORES_SHIFT | (0 if sight.percent else <uint64_t>need.memory + 1)
+
+    cdef bint has_close_room(self, Ask ask, const Need* need, int32_t node) noexcept nogil:
+        # The same for the only need of a pod that a glance says too little of: amounts beyond the common ones, or
+        # cards that go together as their family says.
+        cdef const uint8_t* verdicts = &ask.verdicts[need.kinds]
+        cdef uint64_t passing = 0, idle = 0
+        cdef int32_t row, board = -1
+        cdef int64_t fitting = 0
+        cdef bint grouped = need.rules & GROUPED
+        cdef uint8_t verdict
+        for row in range(self.first[node], self.first[node] + self.length[node]):
+            verdict = verdicts[self.kind[row]]
+            if grouped and verdict & OF_FAMILY and self.slots_used[row] == 0:
+                idle |= <uint64_t>1 << self.spot[row]
+            if (
+                barred(self, row, need, verdict) == FITS and verdict & OF_FAMILY and closed(self, row, need) == FITS
+                and short_of(self, row, need, verdict) == FITS
+            ):
+                fitting += 1
+                passing |= <uint64_t>1 << self.spot[row]
+                board = self.board[row]
+                if fitting == need.count and not grouped:
+                    return True
+        if grouped and fitting >= need.count and board >= 0:
+            return self.boards.judge(board, need.wanted, passing, idle, &self.group_rank)
+        return False
 
     cdef bint has_room(self, const Need* need, int32_t node) noexcept nogil:
         # Whether enough cards take a share, whichever they are.
@@ -464,7 +509,7 @@ cdef class Engine(PodRows):
         cdef const Need* need = &ask.needs[0]
         cdef uint64_t seen
         cdef int32_t row, why, fitting = 0, devices = 0, cut = 0, room
-        cdef bint sliced = False, picky = need.rules & (MUTEX | MARKED) != 0
+        cdef bint sliced = False, picky = need.rules & (MUTEX | MARKED | CLOSELY) != 0
         cdef uint8_t verdict
         memset(tally, 0, TALLY_WIDTH * sizeof(int32_t))
         for row in range(self.first[node], self.first[node] + self.length[node]):
@@ -495,12 +540,15 @@ cdef class Engine(PodRows):
             if why == FITS:
                 fitting += 1
             else:
-                tally[why] += 1
+                tally[why] = 1 if why == MODE_NOT_FIT else tally[why] + 1
         tally[DEVICES] = devices
+        tally[FAMILY] = need.family
         tally[MIG_INFEASIBLE] += cut
         if need.count > devices and not sliced:
             memset(tally, 0, WHYS * sizeof(int32_t))
             tally[TOO_FEW_DEVICES] = 1
+        elif need.rules & GROUPED and fitting >= need.count:
+            tally[need.misfit] += 1 if need.misfit == NUMA_NOT_FIT else fitting
         else:
             tally[TOO_FEW_PICKED] = fitting
 

@@ -8,10 +8,12 @@ slices (`_sliced`), all containers of a pod (`_together`), and among nodes (`_fi
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from hami.alloc._ask cimport (
-    BY_PERCENT, CORDONED, CORES_EXHAUSTED, ELIGIBLE, EXCLUSIVE_CONFLICT, FITS, FULL_IS_EXCLUSIVE, IS_MIG,
-    MARK_BARRED, MARK_CHOSEN, MIG_INFEASIBLE, MUTEX, NO_CORES, NO_MEMORY, ONLY_CHOSEN, ROW_CORDONED, ROW_HEALTHY,
-    ROW_UNSOUND, SLOTS_EXHAUSTED, TYPE_MISMATCH, UNHEALTHY, UUID_MISMATCH, Ask, Choice, Need,
+    BY_PERCENT, CLASS_MISMATCH, CORDONED, CORES_AS_ASKED, CORES_EXHAUSTED, CORES_OF_DEVICE, ELIGIBLE,
+    EXCLUSIVE_CONFLICT, FITS, FULL_IS_EXCLUSIVE, IS_MIG, MARK_BARRED, MARK_CHOSEN, MAY_BE_UNKNOWN, MIG_INFEASIBLE,
+    MODE_NOT_FIT, MUTEX, NO_CORES, NO_MEMORY, ONLY_CHOSEN, QOS_MISMATCH, ROW_CORDONED, ROW_HEALTHY, ROW_UNSOUND,
+    SLOTS_EXHAUSTED, TYPE_MISMATCH, UNHEALTHY, UUID_MISMATCH, WRONG_MODE, Ask, Choice, Need,
 )
+from hami.alloc._boards cimport Boards
 from hami.alloc._mig cimport Grid
 from hami.alloc._worth cimport Portion, Worth
 
@@ -53,8 +55,16 @@ cdef class Rows:
     cdef int64_t[::1] slots_used    # sharers that have
     cdef int64_t[::1] memory        # MiB
     cdef int64_t[::1] memory_used   # may exceed `memory`: what pods hold is a fact, not a wish
-    cdef int64_t[::1] cores         # percent of one device
+    cdef int64_t[::1] cores         # percent of one device, or the units that its family counts in
     cdef int64_t[::1] cores_used
+    cdef int64_t[::1] part_a        # two further budgets, 0 where the family has none
+    cdef int64_t[::1] part_a_used
+    cdef int64_t[::1] part_b
+    cdef int64_t[::1] part_b_used
+    cdef uint32_t[::1] left         # marks that the shares of pods have left: classes of work, ways of sharing
+    cdef int32_t[::1] pull          # how much a family that ranks its cards itself prefers this one
+    cdef int32_t[::1] board         # number of the family's devices on its node, as `Boards` knows them; -1 = none
+    cdef int32_t[::1] spot          # position among them
     cdef int32_t[::1] grid          # number of its list of MIG profiles, -1 = not in MIG mode, or nothing usable
     cdef int32_t[::1] taken         # MIG: state, the slices that instances hold
     # nodes
@@ -77,6 +87,7 @@ cdef class Rows:
     cdef const Grid** grids         # profile lists by number
     cdef list profiles              # their owners
     cdef readonly Worth free_worth       # of the free part of nodes
+    cdef readonly Boards boards     # which devices go together, of families that say so
     # working space, kept between calls
     cdef int32_t widest             # most rows a node may have
     cdef int32_t* order             # rows of one family on one node, as the policy sorts them
@@ -95,6 +106,7 @@ cdef class Rows:
     cdef float card_score(self, int32_t row, const Need* need, uint8_t verdict, Ask ask) noexcept nogil
     cdef bint comes_before(self, int32_t a, int32_t b, uint32_t keys) noexcept nogil
     cdef int32_t sort(self, int32_t node, const Need* need, Ask ask) noexcept nogil
+    cdef bint is_taken(self, int32_t row) noexcept nogil
     cdef void take(self, int32_t choice) noexcept nogil
     cdef void roll_back(self, int32_t length) noexcept nogil
 
@@ -108,12 +120,16 @@ cdef inline int64_t memory_of(Rows self, int32_t row, const Need* need) noexcept
     if not need.rules & BY_PERCENT:
         return need.memory
     # Never 0: the library inside the container reads 0 as no limit.
+    if need.rules & MAY_BE_UNKNOWN and self.memory[row] == 0:
+        return 0
     return max(1, self.memory[row] * need.memory // 100)
 
 
 cdef inline int64_t cores_of(Rows self, int32_t row, const Need* need) noexcept nogil:
+    if need.rules & CORES_OF_DEVICE:
+        return max(1, self.cores[row] * need.cores // 100)
     # The whole card is all the card has, also where core scaling below 1 leaves it less than 100.
-    if need.cores >= 100:
+    if need.cores >= 100 and not need.rules & CORES_AS_ASKED:
         return self.cores[row] if 0 < self.cores[row] < 100 else 100
     return need.cores
 
@@ -127,14 +143,16 @@ cdef inline int32_t barred(Rows self, int32_t row, const Need* need, uint8_t ver
     if self.flags[row] & ROW_CORDONED:
         return CORDONED
     if not verdict & ELIGIBLE:
-        return TYPE_MISMATCH
+        return MODE_NOT_FIT if verdict & WRONG_MODE else TYPE_MISMATCH
     return FITS
 
 
 cdef inline int32_t closed(Rows self, int32_t row, const Need* need) noexcept nogil:
+    if self.left[row] & (need.no_class | need.no_qos):
+        return CLASS_MISMATCH if self.left[row] & need.no_class else QOS_MISMATCH
     if self.marks[row] & MARK_BARRED or (need.rules & ONLY_CHOSEN and not self.marks[row] & MARK_CHOSEN):
         return UUID_MISMATCH
-    if self.slots[row] <= self.slots_used[row]:
+    if self.slots[row] - self.slots_used[row] < need.slots:
         return SLOTS_EXHAUSTED
     if need.rules & MUTEX and self.slots_used[row] > 0:
         return EXCLUSIVE_CONFLICT
@@ -142,18 +160,33 @@ cdef inline int32_t closed(Rows self, int32_t row, const Need* need) noexcept no
 
 
 cdef inline int32_t short_of(Rows self, int32_t row, const Need* need, uint8_t verdict) noexcept nogil:
-    cdef int64_t cores = cores_of(self, row, need)
+    cdef int64_t cores = cores_of(self, row, need), total = need.full_cores if need.full_cores else self.cores[row]
     if self.memory[row] - self.memory_used[row] < memory_of(self, row, need):
         return NO_MEMORY
-    if self.cores[row] - self.cores_used[row] < cores:
+    if total - self.cores_used[row] < cores:
         return NO_CORES
     if (
-        need.rules & FULL_IS_EXCLUSIVE and need.cores >= 100
-        and self.cores[row] <= 100 and self.slots_used[row] > 0
+        self.part_a[row] - self.part_a_used[row] < need.part_a
+        or self.part_b[row] - self.part_b_used[row] < need.part_b
     ):
+        return NO_CORES
+    if need.rules & FULL_IS_EXCLUSIVE and need.cores >= 100 and total <= 100 and self.slots_used[row] > 0:
         return EXCLUSIVE_CONFLICT
-    if self.cores[row] != 0 and self.cores_used[row] >= self.cores[row] and cores == 0:
+    if total != 0 and self.cores_used[row] >= total and cores == 0:
         return CORES_EXHAUSTED
     if verdict & IS_MIG:
         return MIG_INFEASIBLE
     return FITS
+
+
+cdef inline void write_choice(Rows self, Choice* choice, const Need* need, int32_t index, int32_t row) noexcept nogil:
+    # A share of the need number `index` on one card, not cut into instances.
+    choice.need = index
+    choice.row = row
+    choice.memory = memory_of(self, row, need)
+    choice.cores = cores_of(self, row, need)
+    choice.slots = need.slots
+    choice.part_a = need.part_a
+    choice.part_b = need.part_b
+    choice.left = need.leaves
+    choice.place = -1

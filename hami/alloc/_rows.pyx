@@ -9,9 +9,11 @@ from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_
 from libc.stdlib cimport calloc, free, realloc
 
 from hami.alloc._ask cimport (
-    BY_LOSS, INIT, NO_LIMIT_C, NUMA_UP, OF_FAMILY, ROW_HEALTHY, SCORE_DOWN, SCORE_UP, SCORES_REQUEST, SIDECAR,
+    BY_LOSS, INIT, NO_LIMIT_C, NUMA_UP, OF_FAMILY, PULL_UP, ROW_HEALTHY, SCORE_DOWN, SCORE_UP, SCORES_REQUEST, SIDECAR,
+    TAKEN_UP,
     USED_DOWN, Ask, Choice, Need,
 )
+from hami.alloc._boards cimport Boards
 from hami.alloc._mig cimport Grid, Profiles
 from hami.alloc._worth cimport Cost, Portion, Worth
 
@@ -19,6 +21,7 @@ from hami.alloc._worth cimport Cost, Portion, Worth
 cdef class Rows:
     def __cinit__(self):
         self.free_worth = Worth()
+        self.boards = Boards()
 
     def __dealloc__(self):
         PyMem_Free(self.glances)
@@ -33,6 +36,8 @@ cdef class Rows:
         self, *, int32_t[::1] kind, int32_t[::1] numa, uint8_t[::1] flags, uint8_t[::1] marks,
         int64_t[::1] slots, int64_t[::1] slots_used, int64_t[::1] memory, int64_t[::1] memory_used,
         int64_t[::1] cores, int64_t[::1] cores_used, int32_t[::1] grid, int32_t[::1] taken,
+        int64_t[::1] part_a, int64_t[::1] part_a_used, int64_t[::1] part_b, int64_t[::1] part_b_used,
+        uint32_t[::1] left, int32_t[::1] pull, int32_t[::1] board, int32_t[::1] spot,
     ):
         """See these arrays from now on; the old ones may then be resized or dropped."""
         cdef uint64_t* glances
@@ -46,6 +51,9 @@ cdef class Rows:
         self.memory, self.memory_used = memory, memory_used
         self.cores, self.cores_used = cores, cores_used
         self.grid, self.taken = grid, taken
+        self.part_a, self.part_a_used = part_a, part_a_used
+        self.part_b, self.part_b_used = part_b, part_b_used
+        self.left, self.pull, self.board, self.spot = left, pull, board, spot
 
     def attach_nodes(
         self, *, int32_t[::1] first, int32_t[::1] length, uint64_t[::1] salt, uint32_t[::1] seen,
@@ -178,11 +186,14 @@ cdef class Rows:
 
     cdef float node_score(self, int32_t node) noexcept nogil:
         # Single precision, term by term, as HAMi reckons: rankings agree even where they hang on rounding.
-        if self.sum_slots[node] == 0 or self.sum_cores[node] == 0 or self.sum_memory[node] == 0:
-            return 0
-        cdef float used = <float>self.sum_slots_used[node] / <float>self.sum_slots[node]
-        used += <float>self.sum_cores_used[node] / <float>self.sum_cores[node]
-        used += <float>self.sum_memory_used[node] / <float>self.sum_memory[node]
+        # What no card of the node is known to have says nothing about its use.
+        cdef float used = 0
+        if self.sum_slots[node]:
+            used = <float>self.sum_slots_used[node] / <float>self.sum_slots[node]
+        if self.sum_cores[node]:
+            used += <float>self.sum_cores_used[node] / <float>self.sum_cores[node]
+        if self.sum_memory[node]:
+            used += <float>self.sum_memory_used[node] / <float>self.sum_memory[node]
         return <float>10 * used
 
     cdef float card_price(self, int32_t node, int32_t row, const Need* need) noexcept nogil:
@@ -238,16 +249,18 @@ cdef class Rows:
         cdef int64_t slots = self.slots_used[row]
         cdef int64_t cores = self.cores_used[row]
         cdef int64_t memory = self.memory_used[row]
-        cdef float score
-        if self.slots[row] == 0 or self.cores[row] == 0 or self.memory[row] == 0:
-            return 0
+        cdef float score = 0
         if verdict & SCORES_REQUEST:
             slots += need.count
             cores += need.cores
             memory += memory_of(self, row, need)
-        score = ask.weights[0] * (<float>slots / <float>self.slots[row])
-        score += ask.weights[1] * (<float>cores / <float>self.cores[row])
-        score += ask.weights[2] * (<float>memory / <float>self.memory[row])
+        # What a card is not known to have says nothing about its use.
+        if self.slots[row]:
+            score = ask.weights[0] * (<float>slots / <float>self.slots[row])
+        if self.cores[row]:
+            score += ask.weights[1] * (<float>cores / <float>self.cores[row])
+        if self.memory[row]:
+            score += ask.weights[2] * (<float>memory / <float>self.memory[row])
         return <float>10 * score
 
     cdef inline bint comes_before(self, int32_t a, int32_t b, uint32_t keys) noexcept nogil:
@@ -263,6 +276,12 @@ cdef class Rows:
             elif key == USED_DOWN:
                 if self.slots_used[left] != self.slots_used[right]:
                     return self.slots_used[left] > self.slots_used[right]
+            elif key == TAKEN_UP:
+                if self.is_taken(left) != self.is_taken(right):
+                    return self.is_taken(right)
+            elif key == PULL_UP:
+                if self.pull[left] != self.pull[right]:
+                    return self.pull[left] < self.pull[right]
             elif self.numa[left] != self.numa[right]:
                 return (self.numa[left] < self.numa[right]) == (key == NUMA_UP)
         return left < right
@@ -291,11 +310,23 @@ cdef class Rows:
             n += 1
         return n
 
+    cdef bint is_taken(self, int32_t row) noexcept nogil:
+        # Whether a container of the pod under trial has this card.
+        cdef int32_t i
+        for i in range(self.undo_length):
+            if self.choices[self.undo[i]].row == row:
+                return True
+        return False
+
     cdef void take(self, int32_t choice) noexcept nogil:
         cdef int32_t row = self.choices[choice].row
-        self.slots_used[row] += 1
+        self.slots_used[row] += self.choices[choice].slots
         self.memory_used[row] += self.choices[choice].memory
         self.cores_used[row] += self.choices[choice].cores
+        self.part_a_used[row] += self.choices[choice].part_a
+        self.part_b_used[row] += self.choices[choice].part_b
+        self.choices[choice].found = self.left[row]
+        self.left[row] |= self.choices[choice].left
         if self.choices[choice].place >= 0:
             self.taken[row] |= self.grids[self.grid[row]].places[self.choices[choice].place].mask
         self.undo[self.undo_length] = choice
@@ -308,6 +339,9 @@ cdef class Rows:
             self.undo_length -= 1
             choice = self.undo[self.undo_length]
             row = self.choices[choice].row
-            self.slots_used[row] -= 1
+            self.slots_used[row] -= self.choices[choice].slots
             self.memory_used[row] -= self.choices[choice].memory
             self.cores_used[row] -= self.choices[choice].cores
+            self.part_a_used[row] -= self.choices[choice].part_a
+            self.part_b_used[row] -= self.choices[choice].part_b
+            self.left[row] = self.choices[choice].found

@@ -9,12 +9,12 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from hami.alloc._ask cimport (
-    DEVICES, FITS, IS_MIG, LARGEST_FREE, MIG_INFEASIBLE, NUMA_BIND, NUMA_NOT_FIT, OF_FAMILY, QUOTA, TALLY_WIDTH,
-    TOO_FEW_PICKED, WHYS, Ask, Choice, Joint, Need,
+    DEVICES, FAMILY, FITS, IS_MIG, LARGEST_FREE, MIG_INFEASIBLE, NUMA_BIND, NUMA_NOT_FIT, OF_FAMILY, QUOTA,
+    TALLY_WIDTH, TOO_FEW_PICKED, WHYS, Ask, Choice, Joint, Need,
 )
 from hami.alloc._linked cimport LinkedRows
 from hami.alloc._mig cimport MOST_KINDS, MOST_SETS, MOST_SLICES, NO_COST, Grid, PlanTable, Step, divide, plan_cost
-from hami.alloc._rows cimport barred, closed, cores_of, memory_of, short_of, shown
+from hami.alloc._rows cimport barred, closed, short_of, shown, write_choice
 
 
 cdef class SlicedRows(LinkedRows):
@@ -80,6 +80,9 @@ cdef class SlicedRows(LinkedRows):
         choice.row = self.slice_rows[card]
         choice.memory = grid.memory[profile]
         choice.cores = grid.cores[profile]
+        choice.slots = 1
+        choice.part_a = choice.part_b = 0
+        choice.left = 0
         choice.place = place
 
     cdef int64_t share_out(self, int32_t cards) noexcept nogil:
@@ -100,6 +103,7 @@ cdef class SlicedRows(LinkedRows):
         cdef int32_t devices = self.sort(node, need, ask)
         memset(tally, 0, TALLY_WIDTH * sizeof(int32_t))
         tally[DEVICES] = devices
+        tally[FAMILY] = need.family
         for position in range(devices - 1, -2, -1):
             # Of this NUMA group: slice_rows[0:cards] have room, choices[behind:behind + plain] are plain cards that
             # fit, and `found` of the count are served so, `sliced` of them by instances.
@@ -144,11 +148,7 @@ cdef class SlicedRows(LinkedRows):
                 tally[why] += 1
             elif found < need.count:
                 choice = &self.choices[behind + plain]
-                choice.need = index
-                choice.row = row
-                choice.memory = memory_of(self, row, need)
-                choice.cores = cores_of(self, row, need)
-                choice.place = -1
+                write_choice(self, choice, need, index, row)
                 plain += 1
                 found += 1
         if best_cost == NO_COST:

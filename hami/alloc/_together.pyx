@@ -4,10 +4,12 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from hami.alloc._ask cimport APP, FITS, INIT, JOINED, NUMA_BIND, SIDECAR, TALLY_WIDTH, Ask, Choice, Joint, Need
+from hami.alloc._ask cimport (
+    APP, FITS, GROUPED, INIT, JOINED, NUMA_BIND, SIDECAR, TALLY_WIDTH, Ask, Choice, Joint, Need,
+)
 from hami.alloc._linked cimport links_of
 from hami.alloc._mig cimport MOST_KINDS
-from hami.alloc._rows cimport barred, closed, cores_of, memory_of, short_of
+from hami.alloc._rows cimport barred, closed, memory_of, short_of, write_choice
 from hami.alloc._sliced cimport SlicedRows
 from hami.alloc._topology cimport LinkTable, are_joined
 
@@ -66,6 +68,7 @@ cdef class PodRows(SlicedRows):
         cdef int32_t[3 * MOST_KINDS] dealt
         cdef const Need* need
         self.link_value = 0
+        self.group_rank = 0
         if joint != NULL:
             # Sidecars keep theirs; what is left belongs to the app containers, and to each init container before them.
             for kind in range(MOST_KINDS):
@@ -130,6 +133,7 @@ cdef class PodRows(SlicedRows):
         if turns < 2 or self.steps_left <= 0:
             return -1
         self.link_value = 0
+        self.group_rank = 0
         for i in range(turns):
             index = self.turns[i]
             need = &ask.needs[index]
@@ -179,7 +183,6 @@ cdef class PodRows(SlicedRows):
         cdef const Need* need = &ask.needs[index]
         cdef int32_t* cards = &self.lists[<int64_t>depth * (self.widest + 1)]
         cdef uint8_t verdict
-        cdef Choice* choice
         if chosen == 0:
             cards[0] = 0
             devices = self.sort(node, need, ask)
@@ -203,12 +206,7 @@ cdef class PodRows(SlicedRows):
                 self.node_steps -= 1
                 if self.node_steps < 0:
                     return -1
-                choice = &self.choices[picked]
-                choice.need = index
-                choice.row = row
-                choice.memory = memory_of(self, row, need)
-                choice.cores = cores_of(self, row, need)
-                choice.place = -1
+                write_choice(self, &self.choices[picked], need, index, row)
                 self.take(picked)
                 done = -1
                 if chosen + 1 < need.count:
@@ -235,13 +233,18 @@ cdef class PodRows(SlicedRows):
             and (self.slots_used[a] > 0) == (self.slots_used[b] > 0)
             and self.memory[a] == self.memory[b] and self.memory_used[a] == self.memory_used[b]
             and self.cores[a] == self.cores[b] and self.cores_used[a] == self.cores_used[b]
-            and not need.rules & JOINED
+            and self.part_a[a] - self.part_a_used[a] == self.part_a[b] - self.part_a_used[b]
+            and self.part_b[a] - self.part_b_used[a] == self.part_b[b] - self.part_b_used[b]
+            and self.left[a] == self.left[b] and self.pull[a] == self.pull[b]
+            and not need.rules & (JOINED | GROUPED)
         )
 
     cdef bint goes_together(self, const Need* need, int32_t node, int32_t picked) noexcept nogil:
-        # The last `count` choices are joined, if they have to be.
+        # The last `count` choices are joined, or a group of their family's, if they have to be.
         cdef const LinkTable* links = links_of(self, node)
         cdef int32_t i
+        if need.rules & GROUPED:
+            return self.is_group(need, node, picked)
         if not need.rules & JOINED or need.count == 1:
             return True
         if links == NULL:

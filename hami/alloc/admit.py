@@ -17,7 +17,7 @@ from hami.model.claim import ContainerNeed, Mib, Percent, Role
 from hami.model.names import VendorWord, WireError
 from hami.model.quantity import whole
 from hami.model.settings import SchedulerSettings
-from hami.model.vendor import Registry, Rule, Vendor
+from hami.model.vendor import Registry, Rule, Shaped, ShapeError, Vendor
 from hami.model.wire import pod as keys
 
 OK: Final = 200
@@ -97,10 +97,14 @@ def _judge(
         return Admission(allowed=True, message="pod already has different scheduler assigned")
     # A privileged container reaches every device, whatever it is given. `skip` leaves it alone, as up to 2.9.
     filled = [
-        _fill_in(container, registry)
+        _fill_in(container, registry, notes)
         for container in found
         if settings.privileged != "skip" or not _is_privileged(container)
     ]
+    try:
+        asking.check_together([edit.container for edit in filled], [edit.need for edit in filled], registry)
+    except RequestError as error:
+        raise _Refusal(DENIED, str(error)) from error
     edits = [edit for edit in filled if edit.changes]
     ours = frozenset(vendor for edit in filled for vendor in edit.found)
     pod_ops: list[dict[str, Any]] = []
@@ -109,7 +113,7 @@ def _judge(
             for container in found:
                 if _is_privileged(container):
                     raise _Refusal(DENIED, f"container {container.name} is privileged")
-        pod_ops = _take_over(spec, registry, settings, ours)
+        pod_ops = [*_annotate(pod, notes, filled), *_take_over(spec, registry, settings, ours)]
         if not fits([edit.need for edit in filled]):
             raise _Refusal(DENIED, "exceeding resource quota")
     return Admission(
@@ -141,22 +145,52 @@ def _take_over(
     return ops
 
 
+def _annotate(pod: Mapping[str, Any], notes: Mapping[str, str], filled: "list[_Edit]") -> list[dict[str, Any]]:
+    """Annotations that families write on the pod at admission."""
+    wanted = {key: value for edit in filled for key, value in edit.annotations.items() if notes.get(key) != value}
+    if not wanted:
+        return []
+    metadata = pod.get("metadata")
+    if not isinstance(metadata, Mapping):
+        return [{"op": "add", "path": "/metadata", "value": {"annotations": wanted}}]
+    if metadata.get("annotations") is None:
+        return [{"op": "add", "path": "/metadata/annotations", "value": wanted}]
+    return [
+        {"op": "add", "path": f"/metadata/annotations/{_escaped(key)}", "value": value} for key, value in wanted.items()
+    ]
+
+
 @dataclass(slots=True)
 class _Edit:
     """What is filled in for one container."""
 
     container: Container
     limits: dict[str, str] = field(default_factory=dict)
+    requests: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    """On the pod."""
     env: list[dict[str, str]] = field(default_factory=list)
     found: set[VendorWord] = field(default_factory=set)
     need: ContainerNeed = field(init=False)
 
     @property
     def changes(self) -> bool:
-        return bool(self.limits or self.env)
+        return bool(self.limits or self.requests or self.env)
 
-    def set_limit(self, resource: str, value: int) -> None:
-        self.limits[resource] = str(value)
+    def set_limit(self, resource: str, value: int, *, requests_too: bool = False) -> None:
+        """Write an amount where it is not there already. An extended resource's request must equal its limit: one that
+        is there changes along; where there is none, the API server sets it from the limit, unless it is to be written.
+        """
+        if self._differs("limits", resource, value):
+            self.limits[resource] = str(value)
+        if self._differs("requests", resource, value) and (
+            requests_too or resource in asking.section(self.container, "requests")
+        ):
+            self.requests[resource] = str(value)
+
+    def _differs(self, kind: str, resource: str, value: int) -> bool:
+        found = asking.amount(self.container, resource, (kind,))
+        return found is None or found[0] != value
 
     def completed(self) -> Container:
         """The container as it will be."""
@@ -173,44 +207,40 @@ class _Edit:
                 ops += [{"op": "add", "path": f"{pointer}/env/-", "value": entry} for entry in self.env]
             else:
                 ops.append({"op": "add", "path": f"{pointer}/env", "value": self.env})
-        if self.limits:
-            resources = document.get("resources")
-            if resources is None:
-                ops.append({"op": "add", "path": f"{pointer}/resources", "value": {"limits": self.limits}})
-            elif resources.get("limits") is None:
-                ops.append({"op": "add", "path": f"{pointer}/resources/limits", "value": self.limits})
+        parts = {kind: amounts for kind, amounts in (("limits", self.limits), ("requests", self.requests)) if amounts}
+        resources = document.get("resources")
+        if resources is None:
+            return [*ops, {"op": "add", "path": f"{pointer}/resources", "value": parts}] if parts else ops
+        for kind, amounts in parts.items():
+            if resources.get(kind) is None:
+                ops.append({"op": "add", "path": f"{pointer}/resources/{kind}", "value": amounts})
             else:
                 ops += [
-                    {"op": "add", "path": f"{pointer}/resources/limits/{_escaped(name)}", "value": value}
-                    for name, value in self.limits.items()
+                    {"op": "add", "path": f"{pointer}/resources/{kind}/{_escaped(name)}", "value": value}
+                    for name, value in amounts.items()
                 ]
-            # An extended resource's request must equal its limit. Where a request is there it changes along; where it
-            # is not, the API server sets it from the limit.
-            requests = asking.section(self.container, "requests")
-            ops += [
-                {"op": "add", "path": f"{pointer}/resources/requests/{_escaped(name)}", "value": value}
-                for name, value in self.limits.items()
-                if name in requests
-            ]
         return ops
 
 
-def _fill_in(container: Container, registry: Registry) -> _Edit:
+def _fill_in(container: Container, registry: Registry, notes: Mapping[str, str]) -> _Edit:
     edit = _Edit(container)
-    for vendor in registry:
-        _check_percentage(container, vendor)
-        _fill_in_family(edit, vendor)
-    completed = edit.completed() if edit.limits else container
     needs = []
-    for vendor in registry:
-        if vendor.name not in edit.found:
-            continue
-        try:
-            need = asking.read_need(completed, vendor)
-        except RequestError as error:
-            raise _Refusal(DENIED, f"container {container.name}: {error}") from error
-        if need is not None:
-            needs.append(need)
+    try:
+        for vendor in registry:
+            _check_percentage(container, vendor)
+            _fill_in_family(edit, vendor)
+            if vendor.shape is not None and vendor.name in edit.found:
+                _shape(edit, vendor, vendor.shape(edit.completed(), notes, vendor))
+        completed = edit.completed() if edit.limits else container
+        for vendor in registry:
+            need = asking.read_need(completed, vendor, notes) if vendor.name in edit.found else None
+            if need is not None:
+                needs.append(need)
+    except ShapeError as error:
+        raise _Refusal(FAILED, str(error)) from error
+    except RequestError as error:
+        raise _Refusal(DENIED, f"container {container.name}: {error}") from error
+    _hide_unrequested(edit, registry)
     edit.need = ContainerNeed(name=container.name, role=container.role, needs=tuple(needs))
     return edit
 
@@ -229,11 +259,30 @@ def _fill_in_family(edit: _Edit, vendor: Vendor) -> None:
     ):
         edit.set_limit(names.count, vendor.default_count)
         edit.found.add(vendor.name)
+    elif any(name in limits for name in names.also):
+        edit.found.add(vendor.name)
     if Rule.WHOLE_IS_EXCLUSIVE in vendor.rules and names.cores and _asks_for_whole(edit, vendor):
         edit.set_limit(names.cores, 100)
         edit.found.add(vendor.name)
-    if vendor.name not in edit.found and vendor.hide_unrequested and env.visible:
-        edit.env.append({"name": env.visible, "value": "none"})
+
+
+def _shape(edit: _Edit, vendor: Vendor, shaped: Shaped) -> None:
+    """Take over what a family fills in."""
+    for resource, value in shaped.limits.items():
+        edit.set_limit(resource, value, requests_too=resource in shaped.requests_too)
+    written = {entry.get("name") for entry in asking.environment(edit.container)}
+    edit.env += [{"name": name, "value": value} for name, value in shaped.env.items() if name not in written]
+    edit.annotations |= shaped.annotations
+
+
+def _hide_unrequested(edit: _Edit, registry: Registry) -> None:
+    """A container that asks for none of the devices which a variable shows is shown none."""
+    shown = {vendor.env.visible for vendor in registry if vendor.name in edit.found}
+    for vendor in registry:
+        name = vendor.env.visible
+        if vendor.hide_unrequested and name and name not in shown:
+            shown.add(name)
+            edit.env.append({"name": name} | ({"value": vendor.env.hidden} if vendor.env.hidden else {}))
 
 
 def _asks_for_whole(edit: _Edit, vendor: Vendor) -> bool:
@@ -283,7 +332,7 @@ def _check_shape(container: Container, registry: Registry) -> None:
 
 
 def _check_forged(notes: Mapping[str, str], registry: Registry) -> None:
-    reserved = {*_RESERVED, *(key for vendor in registry for key in (vendor.pending_key, vendor.done_key) if key)}
+    reserved = {*_RESERVED, *(key for vendor in registry for key in vendor.written_keys())}
     for key in sorted(reserved & notes.keys()):
         raise _Refusal(
             DENIED, str(WireError(f"metadata.annotations[{key}]", "absent: only the scheduler writes it", notes[key]))

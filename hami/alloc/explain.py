@@ -20,6 +20,10 @@ _PHRASES: Final = {
     Why.NO_CORES: "short of compute",
     Why.CORES_EXHAUSTED: "with all compute given away",
     Why.MIG_INFEASIBLE: "with no free MIG placement",
+    Why.MODE_NOT_FIT: "of a node that does not split them as asked",
+    Why.CARD_UNHEALTHY: "unhealthy",
+    Why.CLASS_MISMATCH: "with another class of work",
+    Why.QOS_MISMATCH: "shared in another way than asked",
     Why.TOO_FEW_PICKED: "fitting, but fewer than asked",
 }
 _NODE_PHRASES: Final = {

@@ -5,7 +5,7 @@ worked out once, when it arrives, and taken back exactly. A pod may be known bef
 its node does not list (replaced, or gone for the moment): such holdings wait here and count when the device appears.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from hami.alloc.demand import Demand
 from hami.alloc.slices import Taken, occupied
 from hami.alloc.table import LARGEST, Card, Table
-from hami.model.claim import Assignment, PodRecord, PodRequest, Role
+from hami.model.claim import Assignment, PodRecord, PodRequest, Role, Share
 from hami.model.device import Device, NodeRecord
 from hami.model.host import NO_HOST, Host
 from hami.model.names import DeviceUuid, NodeName, PodUid, VendorWord
@@ -27,13 +27,25 @@ class Held(NamedTuple):
     slots: int
     memory_mib: int
     cores: int
+    parts: tuple[int, int] = (0, 0)
+    """Of the device's two further budgets."""
 
     def plus(self, other: "Held") -> "Held":
-        return Held(self.slots + other.slots, self.memory_mib + other.memory_mib, self.cores + other.cores)
+        return Held(
+            self.slots + other.slots,
+            self.memory_mib + other.memory_mib,
+            self.cores + other.cores,
+            (self.parts[0] + other.parts[0], self.parts[1] + other.parts[1]),
+        )
 
     def largest(self, other: "Held") -> "Held":
         """The larger of each amount."""
-        return Held(max(self.slots, other.slots), max(self.memory_mib, other.memory_mib), max(self.cores, other.cores))
+        return Held(
+            max(self.slots, other.slots),
+            max(self.memory_mib, other.memory_mib),
+            max(self.cores, other.cores),
+            (max(self.parts[0], other.parts[0]), max(self.parts[1], other.parts[1])),
+        )
 
 
 NOTHING = Held(0, 0, 0)
@@ -50,6 +62,8 @@ class DeviceUsage:
     used_slots: int
     used_memory_mib: int
     used_cores: int
+    used_parts: tuple[int, int]
+    """Of `device.parts`."""
     taken: Taken
     """In MIG mode, the slices that instances hold. A card that is not sound takes nothing."""
 
@@ -70,7 +84,7 @@ def holdings(record: PodRecord) -> Mapping[DeviceKey, Held]:
             container: dict[DeviceKey, Held] = {}
             for share in segment:
                 key = vendor, share.uuid
-                held = Held(1, _bounded(share.memory_mib), _bounded(share.cores))
+                held = Held(share.slots, _bounded(share.memory_mib), _bounded(share.cores), share.parts)
                 container[key] = container.get(key, NOTHING).plus(held)
             for key, held in container.items():
                 if role is Role.INIT:
@@ -103,13 +117,15 @@ class Ledger:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self.table = Table()
+        self.table = Table(registry)
         self._nodes: dict[NodeName, NodeRecord] = {}
         self._pods: dict[PodUid, PodRecord] = {}
         self._held: dict[PodUid, Mapping[DeviceKey, Held]] = {}
         self._on_node: dict[NodeName, dict[PodUid, None]] = {}
         self._in_namespace: dict[tuple[str, VendorWord], tuple[int, int]] = {}
         self._demand = Demand()
+        self._aside: PodUid | None = None
+        """A pod that counts as holding nothing for the moment."""
         self._guests: dict[PodUid, tuple[NodeName, Host]] = {}
         self._host_used: dict[NodeName, Host] = {}
 
@@ -153,6 +169,7 @@ class Ledger:
         for uid in self._on_node.get(record.name, ()):
             self._book(record.name, self._held[uid], 1)
             self._slice(self._pods[uid])
+        self._stand(record.name, {card.vendor for card in cards})
         return True
 
     def note(self, request: PodRequest) -> None:
@@ -208,6 +225,7 @@ class Ledger:
         self._on_node.setdefault(record.node, {})[record.uid] = None
         self._count(record, 1)
         self._slice(record)
+        self._stand(record.node, record.segments)
         return True
 
     def drop_pod(self, uid: PodUid) -> bool:
@@ -223,6 +241,7 @@ class Ledger:
         if not siblings:
             del self._on_node[record.node]
         self._slice(record)
+        self._stand(record.node, record.segments)
         return True
 
     @contextmanager
@@ -232,15 +251,19 @@ class Ledger:
         if record is None:
             yield
             return
+        self._aside = uid
         self._count(record, -1)
         self._lodge(record.node, record.host, -1)
         self._slice(record, aside=True)
+        self._stand(record.node, record.segments)
         try:
             yield
         finally:
+            self._aside = None
             self._count(record, 1)
             self._lodge(record.node, record.host, 1)
             self._slice(record)
+            self._stand(record.node, record.segments)
 
     def usage(self, node: NodeName) -> tuple[DeviceUsage, ...]:
         """Every registered device of a node, by family in registry order, then by index; empty when unregistered."""
@@ -253,11 +276,24 @@ class Ledger:
                 used_slots=columns["slots_used"][row],
                 used_memory_mib=columns["memory_used"][row],
                 used_cores=columns["cores_used"][row],
+                used_parts=(columns["part_a_used"][row], columns["part_b_used"][row]),
                 taken=self.table.taken(row),
             )
             for row in self.table.span(node)
             if (card := self.table.cards[row]) is not None
         )
+
+    def shares_on(
+        self, node: NodeName, vendor: VendorWord, aside: PodUid | None = None
+    ) -> Mapping[DeviceUuid, Sequence[Share]]:
+        """The shares of a family that pods hold on a node, by device; `aside` is a pod that does not count."""
+        found: dict[DeviceUuid, list[Share]] = {}
+        for uid in self._on_node.get(node, ()):
+            if uid not in (aside, self._aside):
+                for segment in self._pods[uid].segments.get(vendor, ()):
+                    for share in segment:
+                        found.setdefault(share.uuid, []).append(share)
+        return found
 
     def strays(self, node: NodeName) -> Mapping[DeviceKey, Held]:
         """What pods hold of devices that the node does not list."""
@@ -327,10 +363,10 @@ class Ledger:
         total, total_used = NOTHING, NOTHING
         for usage, card in zip(self.usage(name), cards, strict=True):
             expected = used.get((card.vendor, card.device.uuid), NOTHING)
-            counted = Held(usage.used_slots, usage.used_memory_mib, usage.used_cores)
+            counted = Held(usage.used_slots, usage.used_memory_mib, usage.used_cores, usage.used_parts)
             assert counted == expected, f"{name} {card.device.uuid}: columns say {counted}, pods hold {expected}"
             total = total.plus(Held(card.device.slots, card.device.memory_mib, card.device.cores))
-            total_used = total_used.plus(expected)
+            total_used = total_used.plus(expected._replace(parts=(0, 0)))
         taken = [usage.taken for usage in self.usage(name)]
         assert taken == self._taken(name), f"{name}: slices differ from what pods hold"
         self.table.check_glances(name)
@@ -345,6 +381,18 @@ class Ledger:
             taken = self._taken(pod.node, pod.uid if aside else None)
             for row, one in zip(self.table.span(pod.node), taken, strict=True):
                 self.table.slice(row, one)
+
+    def _stand(self, node: NodeName, families: Iterable[VendorWord]) -> None:
+        """Work out anew how devices stand of families that look at who is on them."""
+        for vendor in families:
+            stand = self.registry[vendor].stand if self.registry.get(vendor) else None
+            if stand is None:
+                continue
+            shares = self.shares_on(node, vendor)
+            for row in self.table.span(node):
+                card = self.table.cards[row]
+                if card is not None and card.vendor == vendor:
+                    self.table.stand(row, *stand(card.device, shares.get(card.device.uuid, ())))
 
     def _taken(self, node: NodeName, aside: PodUid | None = None) -> list[Taken]:
         pods = (self._pods[uid] for uid in self._on_node.get(node, ()) if uid != aside)
@@ -374,7 +422,14 @@ class Ledger:
         for (vendor, uuid), part in held.items():
             row = self.table.row(node, vendor, uuid)
             if row is not None:
-                self.table.book(node, row, sign * part.slots, sign * part.memory_mib, sign * part.cores)
+                self.table.book(
+                    node,
+                    row,
+                    sign * part.slots,
+                    sign * part.memory_mib,
+                    sign * part.cores,
+                    (sign * part.parts[0], sign * part.parts[1]),
+                )
 
 
 def _bounded(amount: int) -> int:

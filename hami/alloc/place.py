@@ -6,6 +6,7 @@ pod are decided together; on cards in MIG mode a share is an instance, and the a
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, overload
 
 from hami.alloc._ask import NUMBERS, Ask
@@ -16,9 +17,11 @@ from hami.alloc.quota import Quotas
 from hami.alloc.table import salt
 from hami.model.claim import Assignment, NodeRefusal, Placed, PodRequest, Refused, Why
 from hami.model.names import NodeName, PodUid, VendorWord
+from hami.model.vendor import Registry, Vendor
 
 _DEVICES: Final = NUMBERS["DEVICES"]
 _LARGEST_FREE: Final = NUMBERS["LARGEST_FREE"]
+_FAMILY: Final = NUMBERS["FAMILY"]
 _UNREGISTERED: Final = NodeRefusal(counts={Why.UNREGISTERED: 1})
 
 
@@ -29,10 +32,11 @@ class Refusals(Mapping[NodeName, NodeRefusal]):
     one value.
     """
 
-    __slots__ = ("_index", "_made", "_survey", "_unknown")
+    __slots__ = ("_families", "_index", "_made", "_survey", "_unknown")
 
-    def __init__(self, survey: Survey) -> None:
+    def __init__(self, survey: Survey, families: Sequence[Vendor]) -> None:
         self._survey = survey
+        self._families = families
         self._unknown = dict.fromkeys(survey.unknown)
         self._index: dict[NodeName, int] | None = None
         self._made: dict[bytes, NodeRefusal] = {}
@@ -55,7 +59,7 @@ class Refusals(Mapping[NodeName, NodeRefusal]):
         tally = self._survey.tally(position)
         refusal = self._made.get(tally)
         if refusal is None:
-            refusal = self._made[tally] = _refusal(tally)
+            refusal = self._made[tally] = _refusal(tally, self._families)
         return refusal
 
     def __repr__(self) -> str:
@@ -120,15 +124,16 @@ def place(
     spread = spreads_nodes(request.node_policy or node_policy)
     by_price = weighs_nodes(request.node_policy or node_policy)
     with ledger.without(exclude), table.marked(request):
-        ask = _pack(ledger, request, card_policy, quota, request_scored, by_price)
+        ask = _pack(ledger, request, card_policy, quota, request_scored, by_price, spread)
         survey = table.engine.survey(ask, table.names, table.ids, nodes, salt(request.uid), spread)
-        refusals = Refusals(survey)
+        refusals = Refusals(survey, _families(request, ledger.registry))
         best = survey.best
         if best < 0:
             return Refused(refusals=refusals)
         choices, _ = table.engine.assign(ask, best)
         assert choices is not None, "a surveyed node no longer fits"
-        assignment = table.assignment(request, table.names[best], choices)
+        chosen = table.assignment(request, ledger.registry, table.names[best], choices)
+        assignment = _settled(ledger, request, chosen)
     return Placed(assignment=assignment, scores=Ranking(survey), refusals=refusals)
 
 
@@ -151,8 +156,8 @@ def place_on(
         ask = _pack(ledger, request, card_policy, quota, request_scored)
         choices, tally = table.engine.assign(ask, number)
         if choices is None:
-            return _refusal(tally)
-        return table.assignment(request, node, choices)
+            return _refusal(tally, _families(request, ledger.registry))
+        return _settled(ledger, request, table.assignment(request, ledger.registry, node, choices))
 
 
 def _pack(
@@ -162,6 +167,7 @@ def _pack(
     quota: Quotas | None,
     request_scored: bool,
     by_price: bool = False,
+    spread: bool = False,
 ) -> Ask:
     left: dict[VendorWord, tuple[int | None, int | None]] = {}
     if quota is not None:
@@ -180,10 +186,32 @@ def _pack(
         left=left,
         request_scored=request_scored,
         by_price=by_price,
+        spread=spread,
     )
 
 
-def _refusal(packed: bytes) -> NodeRefusal:
+def _families(request: PodRequest, registry: Registry) -> list[Vendor]:
+    """The families that a request asks for, as its packed form numbers them."""
+    asked = dict.fromkeys(need.vendor for container in request.containers for need in container.needs)
+    return [registry[vendor] for vendor in asked]
+
+
+def _settled(ledger: Ledger, request: PodRequest, chosen: Assignment) -> Assignment:
+    """The assignment with what families add that give out single units of a device."""
+    segments = dict(chosen.segments)
+    roles = tuple(container.role for container in request.containers)
+    for vendor in _families(request, ledger.registry):
+        if vendor.settle is not None:
+            own = (usage.device for usage in ledger.usage(chosen.node) if usage.vendor == vendor.name)
+            devices = {device.uuid: device for device in own}
+            shares = ledger.shares_on(chosen.node, vendor.name)
+            segments[vendor.name] = vendor.settle(segments[vendor.name], roles, devices, shares)
+    return replace(chosen, segments=segments)
+
+
+def _refusal(packed: bytes, families: Sequence[Vendor]) -> NodeRefusal:
     tally = array("i", packed)
-    counts = {Why(number): count for number, count in enumerate(tally[:_DEVICES]) if count}
+    counts: Mapping[Why, int] = {Why(number): count for number, count in enumerate(tally[:_DEVICES]) if count}
+    reasons = families[tally[_FAMILY]].reasons
+    counts = counts if reasons is None else reasons(counts)
     return NodeRefusal(counts=counts, devices=tally[_DEVICES], largest_free_mib=tally[_LARGEST_FREE])

@@ -17,6 +17,8 @@ class SortKey(IntEnum):
     NUMA_UP = 3
     NUMA_DOWN = 4
     USED_DOWN = 5
+    TAKEN_UP = 6
+    PULL_UP = 7
 
 
 FRAGMENTATION: Final = "fragmentation"

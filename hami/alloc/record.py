@@ -13,11 +13,12 @@ from hami.alloc import host, mig, topology
 from hami.alloc import request as asking
 from hami.alloc.request import Container, RequestError
 from hami.alloc.slices import aligned
-from hami.model.claim import Assignment, MigReservation, PodRecord, Role, Segments
+from hami.model.claim import Assignment, MigReservation, PodRecord, PodRequest, Role, Segments
 from hami.model.device import MIG, Links, NodeInventory, NodeRecord
 from hami.model.names import DeviceUuid, NodeName, VendorWord, WireError
 from hami.model.quantity import parse_quantity
-from hami.model.vendor import Registry, Rule, Vendor
+from hami.model.registration import registered
+from hami.model.vendor import NodeFacts, Outcome, Registry, Rule, Vendor
 from hami.model.wire import mig as mig_wire
 from hami.model.wire import node as node_wire
 from hami.model.wire import pod as keys
@@ -46,8 +47,16 @@ def read_node(node: Mapping[str, Any], registry: Registry) -> tuple[NodeRecord, 
     meta = _metadata(node)
     notes = _texts(meta.get("annotations"))
     problems: list[WireError] = []
+    status = node.get("status")
+    offered = status.get("capacity") if isinstance(status, Mapping) else None
+    facts = NodeFacts(
+        name=NodeName(str(meta.get("name") or "")),
+        annotations=notes,
+        labels=_texts(meta.get("labels")),
+        capacity=offered if isinstance(offered, Mapping) else {},
+    )
     inventories = [
-        inventory for vendor in registry if (inventory := _read_inventory(node, notes, vendor, problems)) is not None
+        inventory for vendor in registry if (inventory := _read_inventory(node, facts, vendor, problems)) is not None
     ]
     own_agent: frozenset[VendorWord] = frozenset()
     if keys.AGENT_PROTOCOL in notes:
@@ -56,7 +65,7 @@ def read_node(node: Mapping[str, Any], registry: Registry) -> tuple[NodeRecord, 
         except WireError as error:
             problems.append(error)
     record = NodeRecord(
-        name=NodeName(str(meta.get("name") or "")),
+        name=facts.name,
         inventories=tuple(inventories),
         cordoned=node_wire.read_cordon(notes.get(keys.CORDON, "")),
         own_agent=own_agent,
@@ -106,12 +115,19 @@ def read_foreign_hold(pod: Mapping[str, Any], registry: Registry) -> tuple[Forei
 
 
 def annotations(
-    assignment: Assignment, registry: Registry, *, now_unix: int, own_agent: frozenset[VendorWord] = frozenset()
+    assignment: Assignment,
+    registry: Registry,
+    *,
+    now_unix: int,
+    own_agent: frozenset[VendorWord] = frozenset(),
+    request: PodRequest | None = None,
+    node: NodeRecord | None = None,
 ) -> dict[str, str]:
-    """What a binding carries: the allocation by family, the node, the times, and the phase.
+    """What a binding carries: the allocation by family, the node, the times, the phase, and what plug-ins are told.
 
     Families of our own agent get no pending key: only a foreign plug-in consumes it, and would serve it to the wrong
-    container if it ever took the node over.
+    container if it ever took the node over. `request` and `node` are what was decided on; families without marks of
+    their own need neither.
     """
     written = {
         keys.NODE: str(assignment.node),
@@ -125,6 +141,8 @@ def annotations(
         written[vendor.done_key] = text
         if vendor.pending_key and name not in own_agent:
             written[vendor.pending_key] = text
+        if vendor.dress is not None and request is not None and node is not None:
+            written |= vendor.dress(_outcome(name, segments, request, node, now_unix), vendor)
     if assignment.reservations:
         written[keys.NVIDIA_MIG] = mig_wire.write_reservations(assignment.reservations)
     return written
@@ -138,21 +156,28 @@ def labels(assignment: Assignment) -> dict[str, str]:
 def stale_keys(pod: Mapping[str, Any], written: Mapping[str, str], registry: Registry) -> tuple[str, ...]:
     """Allocation keys of an earlier attempt that `written` would leave standing: a binding can only add."""
     notes = _texts(_metadata(pod).get("annotations"))
-    candidates = {
-        keys.NVIDIA_MIG,
-        *(key for vendor in registry for key in (vendor.pending_key, vendor.done_key) if key),
-    }
+    candidates = {keys.NVIDIA_MIG, *(key for vendor in registry for key in vendor.written_keys())}
     return tuple(sorted((candidates & notes.keys()) - written.keys()))
 
 
+def _outcome(family: VendorWord, segments: Segments, request: PodRequest, node: NodeRecord, now_unix: int) -> Outcome:
+    listed = next((inventory.devices for inventory in node.inventories if inventory.vendor == family), ())
+    return Outcome(
+        node=node.name,
+        segments=segments,
+        containers=tuple(container.name for container in request.containers),
+        devices={device.uuid: device for device in listed},
+        notes=request.notes,
+        now_unix=now_unix,
+    )
+
+
 def _read_inventory(
-    node: Mapping[str, Any], notes: Mapping[str, str], vendor: Vendor, problems: list[WireError]
+    node: Mapping[str, Any], facts: NodeFacts, vendor: Vendor, problems: list[WireError]
 ) -> NodeInventory | None:
-    text = notes.get(vendor.node_key)
-    if text is None:
-        return None
+    notes = facts.annotations
     try:
-        devices = node_wire.read_inventory(text, f"metadata.annotations[{vendor.node_key}]", problems)
+        devices = (vendor.read or registered)(facts, vendor, problems)
     except WireError as error:
         problems.append(error)
         return None
@@ -200,7 +225,7 @@ def _read_record(
     old_instances: frozenset[DeviceUuid] = frozenset()
     for vendor in done:
         text = notes[vendor.done_key]
-        asked = [_count(container, vendor) for container in found]
+        asked = [_count(container, vendor, notes) for container in found]
         decoded = keys.read_segments(
             text,
             f"metadata.annotations[{vendor.done_key}]",
@@ -209,7 +234,8 @@ def _read_record(
         )
         problems += decoded.problems
         if any(decoded.segments):
-            segments[vendor.name] = _physical(decoded.segments)
+            shares = _physical(decoded.segments)
+            segments[vendor.name] = shares if vendor.recall is None else vendor.recall(shares, notes, vendor)
         if Rule.MIG in vendor.rules:
             old_instances |= _old_instances(decoded.segments)
             reservations = _read_reservations(notes, _physical(decoded.segments), problems)
@@ -231,9 +257,9 @@ def _read_record(
     return record, tuple(problems)
 
 
-def _count(container: Container, vendor: Vendor) -> int:
+def _count(container: Container, vendor: Vendor, notes: Mapping[str, str]) -> int:
     try:
-        need = asking.read_need(container, vendor)
+        need = asking.read_need(container, vendor, notes)
     except RequestError:
         # What runs is what was allocated; a request that is unusable today says nothing about it.
         return 0

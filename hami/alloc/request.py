@@ -6,16 +6,20 @@ request that is dropped in part would run without its limits. The reader is fed 
 shaped like a pod is a `RequestError` that names the place.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from hami.alloc import host
 from hami.model.claim import ContainerNeed, Memory, Mib, Need, Percent, PodRequest, Role, Selection
+from hami.model.container import Container as Container
+from hami.model.container import RequestError as RequestError
+from hami.model.container import amount as amount
+from hami.model.container import environment as environment
+from hami.model.container import integer, mapping_at
+from hami.model.container import section as section
 from hami.model.names import INT32_MAX, DeviceUuid, PodKey, PodUid, WireError
-from hami.model.quantity import parse_quantity, whole
-from hami.model.vendor import Registry, SelectKeys, Vendor
+from hami.model.quantity import whole
+from hami.model.vendor import Registry, Rule, SelectKeys, Vendor
 from hami.model.wire import pod as keys
 
 POLICIES: Final = frozenset({"binpack", "spread", "fragmentation"})
@@ -30,25 +34,8 @@ _MATCHES_NOTHING: Final = "\0"
 _WEIGHTS: Final = ("slot", "core", "memory")
 
 
-class RequestError(WireError):
-    """A pod whose request cannot be served as written, anywhere."""
-
-
 class WeightsError(RequestError):
     """The score weights cannot be read: the request itself may be fine, but no node can be ranked."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
-    """One container of a pod document: where it stands, what it is, and its raw form."""
-
-    path: str
-    """`spec.initContainers[0]`, as its author would look for it."""
-    pointer: str
-    """The same as a JSON pointer."""
-    role: Role
-    name: str
-    document: Mapping[str, Any]
 
 
 def read_request(pod: Mapping[str, Any], registry: Registry) -> PodRequest:
@@ -58,16 +45,19 @@ def read_request(pod: Mapping[str, Any], registry: Registry) -> PodRequest:
     only the score weights are unusable.
     """
     found = tuple(containers(pod))
+    notes = annotations(pod)
     needs = tuple(
         ContainerNeed(
             name=container.name,
             role=container.role,
-            needs=tuple(need for vendor in registry if (need := read_need(container, vendor)) is not None),
+            needs=tuple(
+                need for vendor in _named(container, registry) if (need := read_need(container, vendor, notes))
+            ),
         )
         for container in found
     )
     asked = {need.vendor for container in needs for need in container.needs}
-    notes = annotations(pod)
+    check_together(found, needs, registry)
     key = pod_key(pod)
     return PodRequest(
         uid=pod_uid(pod),
@@ -78,12 +68,45 @@ def read_request(pod: Mapping[str, Any], registry: Registry) -> PodRequest:
         card_policy=_word(notes, keys.CARD_POLICY),
         weights=read_weights(notes) if asked else (1, 1, 1),
         host=host.asked(pod),
+        notes=notes if asked else {},
     )
+
+
+def check_together(found: Sequence[Container], needs: Sequence[ContainerNeed], registry: Registry) -> None:
+    """Raises `RequestError` where containers of a pod may not ask beside each other; families say what."""
+    for vendor in registry:
+        if vendor.together is not None:
+            own = [
+                (container, need)
+                for container, asking in zip(found, needs, strict=True)
+                for need in asking.needs
+                if need.vendor == vendor.name
+            ]
+            if len(own) > 1:
+                vendor.together(own, vendor)
+
+
+def _named(container: Container, registry: Registry) -> Iterator[Vendor]:
+    """The families whose resources a container names: of some twenty, mostly none or one."""
+    named = {*section(container, "limits"), *section(container, "requests")}
+    for vendor in registry:
+        if (
+            vendor.resources.count in named
+            or not named.isdisjoint(vendor.resources.also)
+            or (Rule.COUNT_IMPLIED in vendor.rules and not named.isdisjoint(vendor.resources.names()))
+        ):
+            yield vendor
+
+
+def _names_part(container: Container, vendor: Vendor, kinds: tuple[str, ...]) -> bool:
+    """Whether a container names memory or cores of a family."""
+    names = vendor.resources
+    return any(amount(container, name, kinds) is not None for name in (names.memory, names.cores))
 
 
 def containers(pod: Mapping[str, Any]) -> Iterator[Container]:
     """The containers that may hold devices: init containers, then app containers, in spec order."""
-    spec = _mapping(pod, "spec", "spec")
+    spec = mapping_at(pod, "spec", "spec")
     for list_key in ("initContainers", "containers"):
         listed = spec.get(list_key) or ()
         if not isinstance(listed, list | tuple):
@@ -101,36 +124,26 @@ def containers(pod: Mapping[str, Any]) -> Iterator[Container]:
             yield Container(path=path, pointer=f"/spec/{list_key}/{i}", role=role, name=name, document=document)
 
 
-def amount(container: Container, resource: str) -> tuple[Fraction, str] | None:
-    """A resource's exact amount and the path it stands at: the limit, else the request, else None."""
-    for kind in ("limits", "requests"):
-        written = section(container, kind)
-        if resource and resource in written:
-            path = f"{container.path}.resources.{kind}[{resource}]"
-            return _exact(written[resource], path), path
-    return None
-
-
-def section(container: Container, kind: str) -> Mapping[str, Any]:
-    """`resources.limits` or `resources.requests` of a container; empty when absent."""
-    resources = _mapping(container.document, "resources", f"{container.path}.resources")
-    return _mapping(resources, kind, f"{container.path}.resources.{kind}")
-
-
-def read_need(container: Container, vendor: Vendor) -> Need | None:
+def read_need(container: Container, vendor: Vendor, notes: Mapping[str, str]) -> Need | None:
     """What a container asks of a family, or None when it does not name the family's count."""
-    names = vendor.resources
-    count = _integer(container, names.count, low=1, high=INT32_MAX)
+    if vendor.ask is not None:
+        return vendor.ask(container, notes, vendor)
+    names, kinds = vendor.resources, _kinds(vendor)
+    count = integer(container, names.count, low=1, high=INT32_MAX, kinds=kinds)
+    if count is None and Rule.COUNT_IMPLIED in vendor.rules and _names_part(container, vendor, kinds):
+        count = max(1, vendor.default_count)
     if count is None:
         return None
-    cores = _integer(container, names.cores, low=0)
-    return Need(
+    cores = integer(container, names.cores, low=0, kinds=kinds)
+    asked = vendor.default_cores if cores is None else cores
+    need = Need(
         vendor=vendor.name,
         count=count,
         memory=_memory(container, vendor),
         # More than all of a device is all of it.
-        cores=min(100, vendor.default_cores if cores is None else cores),
+        cores=asked if Rule.CORES_IN_UNITS in vendor.rules else min(100, asked),
     )
+    return need if vendor.refine is None else vendor.refine(need, container, notes, vendor)
 
 
 def read_selection(notes: Mapping[str, str], select: SelectKeys) -> Selection:
@@ -141,7 +154,7 @@ def read_selection(notes: Mapping[str, str], select: SelectKeys) -> Selection:
         type_out=_listed(notes, select.type_out, allow=False),
         uuid_in=frozenset(map(DeviceUuid, _listed(notes, select.uuid_in, allow=True))),
         uuid_out=frozenset(map(DeviceUuid, _listed(notes, select.uuid_out, allow=False))),
-        mode=notes.get(select.mode) if select.mode else None,
+        mode=_mode(notes, select),
         numa_bind="numa" in musts or (bool(select.numa_bind) and notes.get(select.numa_bind) in _TRUE),
         link_bind="link" in musts,
     )
@@ -195,14 +208,6 @@ def task_priority(container: Container, vendor: Vendor) -> int:
     return 1
 
 
-def environment(container: Container) -> tuple[Mapping[str, Any], ...]:
-    """The container's environment entries as written."""
-    entries = container.document.get("env") or ()
-    if not isinstance(entries, list | tuple) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise RequestError(f"{container.path}.env", "a list of variables", entries)
-    return tuple(entries)
-
-
 def warnings(pod: Mapping[str, Any]) -> tuple[str, ...]:
     """What a pod says that will have no effect, one line each: words that are no policy."""
     notes = annotations(pod)
@@ -219,7 +224,7 @@ def warnings(pod: Mapping[str, Any]) -> tuple[str, ...]:
 
 def annotations(pod: Mapping[str, Any]) -> Mapping[str, str]:
     """The pod's annotations; a value that is no text is a `RequestError`."""
-    written = _mapping(metadata(pod), "annotations", "metadata.annotations")
+    written = mapping_at(metadata(pod), "annotations", "metadata.annotations")
     for key, value in written.items():
         if not isinstance(value, str):
             raise RequestError(f"metadata.annotations[{key}]", "a text", value)
@@ -228,7 +233,7 @@ def annotations(pod: Mapping[str, Any]) -> Mapping[str, str]:
 
 def metadata(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     """`metadata` of any API object."""
-    return _mapping(pod, "metadata", "metadata")
+    return mapping_at(pod, "metadata", "metadata")
 
 
 def pod_key(pod: Mapping[str, Any], namespace: str = "default") -> PodKey:
@@ -242,40 +247,26 @@ def pod_uid(pod: Mapping[str, Any]) -> PodUid:
     return PodUid(str(metadata(pod).get("uid") or pod_key(pod)))
 
 
+def _mode(notes: Mapping[str, str], select: SelectKeys) -> str | None:
+    text = notes.get(select.mode) if select.mode else None
+    return text if not select.mode_words or text in select.mode_words else None
+
+
+def _kinds(vendor: Vendor) -> tuple[str, ...]:
+    return ("limits",) if Rule.LIMITS_ONLY in vendor.rules else ("limits", "requests")
+
+
 def _memory(container: Container, vendor: Vendor) -> Memory:
-    names = vendor.resources
+    names, kinds = vendor.resources, _kinds(vendor)
     factor = max(1, vendor.memory_factor)
-    asked = _integer(container, names.memory, low=0, high=INT32_MAX // factor)
+    asked = integer(container, names.memory, low=0, high=INT32_MAX // factor, kinds=kinds)
     # Read even where the amount wins: a value that cannot be meant is refused wherever it stands.
-    percentage = _integer(container, names.memory_percentage, low=0)
+    percentage = integer(container, names.memory_percentage, low=0, kinds=kinds)
     if asked:
         return Mib(asked * factor)
     if percentage:
         return Percent(min(100, percentage))
     return Mib(vendor.default_memory_mib) if vendor.default_memory_mib > 0 else Percent(100)
-
-
-def _integer(container: Container, resource: str, *, low: int, high: int | None = None) -> int | None:
-    found = amount(container, resource)
-    if found is None:
-        return None
-    exact, path = found
-    value = whole(exact)
-    if value is None or value < low or (high is not None and value > high):
-        upto = "" if high is None else f" to {high}"
-        raise RequestError(path, f"a whole number from {low}{upto}", _written(container, resource))
-    return value
-
-
-def _written(container: Container, resource: str) -> object:
-    return section(container, "limits").get(resource, section(container, "requests").get(resource))
-
-
-def _exact(value: object, path: str) -> Fraction:
-    try:
-        return parse_quantity(value, path)
-    except WireError as error:
-        raise RequestError(error.field, error.expected, error.got) from error
 
 
 def _listed(notes: Mapping[str, str], key: str, *, allow: bool) -> tuple[str, ...]:
@@ -289,12 +280,3 @@ def _listed(notes: Mapping[str, str], key: str, *, allow: bool) -> tuple[str, ..
 def _word(notes: Mapping[str, str], key: str) -> str | None:
     # Blank is absent: an empty annotation does not override the scheduler's flag.
     return notes.get(key, "").strip() or None
-
-
-def _mapping(document: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
-    value = document.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise RequestError(path, "an object", value)
-    return value

@@ -16,15 +16,16 @@ from hami.alloc._ask import NO_LIMIT, NUMBERS, Ask
 from hami.alloc._fit import Engine
 from hami.alloc._worth import FOREVER
 from hami.alloc.demand import Demand
+from hami.alloc.groups import Groups
 from hami.alloc.links import LinkTables
 from hami.alloc.mig import CardProfiles
 from hami.alloc.policy import CardPolicy, SortKey, card_policy
 from hami.alloc.slices import Grids, SliceNeed, Taken, Wishes
-from hami.model.claim import ANY_DEVICE, Assignment, MigReservation, Percent, PodRequest, Role, Selection, Share
+from hami.model.claim import ANY_DEVICE, Assignment, MigReservation, Need, Percent, PodRequest, Role, Selection, Share
 from hami.model.device import MIG, Device, Links
 from hami.model.host import Host
 from hami.model.names import INT32_MAX, DeviceUuid, NodeName, VendorWord
-from hami.model.vendor import Registry, Rule
+from hami.model.vendor import Registry, Rule, Vendor, Wanted
 
 LARGEST: Final = 2**40
 """Amounts are cut here. No device has as many MiB, and a million such shares still fit a 64-bit column."""
@@ -46,7 +47,18 @@ _ROW_COLUMNS: Final = {
     "cores_used": "q",
     "grid": "i",
     "taken": "i",
+    "part_a": "q",
+    "part_a_used": "q",
+    "part_b": "q",
+    "part_b_used": "q",
+    "left": "I",
+    "pull": "i",
+    "board": "i",
+    "spot": "i",
 }
+_HELD_COLUMNS: Final = (
+    "slots_used", "memory_used", "cores_used", "part_a_used", "part_b_used", "marks", "left", "pull", "taken",
+)  # fmt: skip
 _SUMS: Final = ("slots", "memory", "cores")
 _NODE_COLUMNS: Final = {
     "first": "i",
@@ -93,11 +105,15 @@ class _Kind:
     mode: str
 
 
+NO_FAMILIES: Final = Registry(())
+
+
 class Table:
     """Columns of every device of the cluster, and the numbers that stand for names."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: Registry = NO_FAMILIES) -> None:
         self.engine = Engine()
+        self.groups = Groups(registry, self.engine.boards)
         self.ids: dict[str, int] = {}
         """Registered nodes: name to number."""
         self.names: list[NodeName] = []
@@ -115,7 +131,7 @@ class Table:
         self.links = LinkTables()
         self.grids = Grids()
         self._cut: set[NodeName] = set()
-        self._verdicts: dict[tuple[VendorWord, Selection, bool], bytes] = {}
+        self._verdicts: dict[tuple[VendorWord, Selection, bool, Rule], bytes] = {}
         self._cases: dict[object, int] = {}
         self._packs: dict[object, Ask] = {}
         self._drawn_kinds = 0
@@ -138,6 +154,9 @@ class Table:
         )
         for row, card in enumerate(cards, first):
             self._write(row, card)
+        for position, board, spot in self.groups.lay([(card.vendor, card.device) for card in cards]):
+            self.columns["board"][first + position] = board
+            self.columns["spot"][first + position] = spot
         self.engine.attach_links(self.links.tables)
         self.engine.attach_grids(self.grids.native)
         if any(card.device.mode == MIG for card in cards):
@@ -186,8 +205,12 @@ class Table:
                 return row
         return None
 
-    def book(self, name: NodeName, row: int, slots: int, memory_mib: int, cores: int) -> None:
+    def book(
+        self, name: NodeName, row: int, slots: int, memory_mib: int, cores: int, parts: tuple[int, int] = (0, 0)
+    ) -> None:
         """Add to what is held of a device; negative numbers give back."""
+        self.columns["part_a_used"][row] += parts[0]
+        self.columns["part_b_used"][row] += parts[1]
         self.engine.book(self.ids[name], row, slots, memory_mib, cores)
 
     def offer(self, name: NodeName, left: Host | None) -> None:
@@ -230,7 +253,7 @@ class Table:
                 key = want.vendor, want.selection
                 if key not in offsets:
                     offsets[key] = len(verdicts)
-                    verdicts += self._verdict(want.vendor, want.selection, False)
+                    verdicts += self._verdict(want.vendor, want.selection, False, registry[want.vendor].rules)
                 rules = registry[want.vendor].rules
                 wants.append(
                     (
@@ -278,6 +301,11 @@ class Table:
         flags[row] = flags[row] & ~_UNSOUND if taken.sound else flags[row] | _UNSOUND
         self.engine.relook(row)
 
+    def stand(self, row: int, left: int, pull: int) -> None:
+        """The marks that shares have left on a device, and how much its family prefers it."""
+        self.columns["left"][row] = left
+        self.columns["pull"][row] = pull
+
     def taken(self, row: int) -> Taken:
         """What pods hold of a card's slices, as last told."""
         return Taken(self.columns["taken"][row], not self.columns["flags"][row] & _UNSOUND)
@@ -291,20 +319,23 @@ class Table:
         left: Mapping[VendorWord, tuple[int | None, int | None]],
         request_scored: bool,
         by_price: bool = False,
+        spread: bool = False,
     ) -> Ask:
         """A request as the engine reads it. `left` is what quotas still allow, (MiB, cores) by family; `by_price` says
-        that nodes will be ranked by what they lose.
+        that nodes will be ranked by what they lose, `spread` that the emptiest is preferred.
 
         Kept until a node comes or goes, because pods of one workload ask alike; not where nodes are ranked by loss,
         whose numbers of cases are handed out again.
         """
         key = None if by_price else (
             request.containers, tuple(request.selections.items()), request.weights, request.host, card_policy_word,
-            tuple(left.items()), request_scored,
+            tuple(left.items()), request_scored, spread,
         )  # fmt: skip
         if key is not None and (packed := self._packs.get(key)) is not None:
             return packed
-        made = self._packed(request, registry, card_policy_word, left, request_scored, by_price)
+        if self.groups.trim():
+            self._packs.clear()
+        made = self._packed(request, registry, card_policy_word, left, request_scored, by_price, spread)
         if key is not None:
             if len(self._packs) >= PACKS:
                 self._packs.clear()
@@ -319,28 +350,30 @@ class Table:
         left: Mapping[VendorWord, tuple[int | None, int | None]],
         request_scored: bool,
         by_price: bool,
+        spread: bool,
     ) -> Ask:
         verdicts = b""
         offsets: dict[VendorWord, int] = {}
-        needs: list[tuple[int, int, int, int, int, int, int, int, int, int, int, int]] = []
+        needs: list[tuple[int, ...]] = []
         sliced: list[SliceNeed | None] = []
         together = True
         for container, asking in enumerate(request.containers):
             for need in asking.needs:
+                vendor = registry[need.vendor]
                 selection = request.selections.get(need.vendor, ANY_DEVICE)
                 if need.vendor not in offsets:
                     offsets[need.vendor] = len(verdicts)
-                    verdicts += self._verdict(need.vendor, selection, request_scored)
+                    verdicts += self._verdict(need.vendor, selection, request_scored, vendor.rules)
                 policy = card_policy(card_policy_word, numa_bind=selection.numa_bind)
                 memory_left, cores_left = left.get(need.vendor, (None, None))
-                by_percent = isinstance(need.memory, Percent)
                 self.links.prepare(need.count, selection.link_bind)
                 # Instances have no links, so several joined ones are not to be had.
-                has_mig = Rule.MIG in registry[need.vendor].rules and not (selection.link_bind and need.count > 1)
+                has_mig = Rule.MIG in vendor.rules and not (selection.link_bind and need.count > 1)
                 sliced.append(
                     SliceNeed(container, asking.role, need.memory, need.cores, need.count) if has_mig else None
                 )
                 together = together and not (has_mig and (policy.mutex or selection.numa_bind))
+                wanted = None if vendor.choose is None else _wanted(request, need, container, policy, spread)
                 needs.append(
                     (
                         container,
@@ -349,12 +382,21 @@ class Table:
                         need.count,
                         min(need.memory.amount, LARGEST),
                         need.cores,
-                        _rules(selection, registry[need.vendor].rules, by_percent=by_percent, policy=policy),
-                        _by_nibble(policy.keys),
-                        _by_nibble(policy.ranked),
+                        _rules(selection, vendor, need, policy),
+                        _by_nibble(_own_keys(vendor, need) + policy.keys),
+                        _by_nibble(_own_keys(vendor, need) + policy.ranked),
                         offsets[need.vendor],
                         NO_LIMIT if memory_left is None else memory_left,
                         NO_LIMIT if cores_left is None else cores_left,
+                        need.slots,
+                        *need.parts,
+                        need.leaves,
+                        need.no_class,
+                        need.no_qos,
+                        need.pulled,
+                        need.full_cores,
+                        -1 if wanted is None else self.groups.number(wanted),
+                        vendor.misfit_alone if policy.mutex and vendor.misfit_alone is not None else vendor.misfit,
                     )
                 )
         wishes = Wishes(self.grids, sliced, together=together)
@@ -383,13 +425,18 @@ class Table:
                 self.columns["marks"][row] = 0
 
     def assignment(
-        self, request: PodRequest, node: NodeName, choices: Sequence[tuple[int, int, int, int, int]]
+        self,
+        request: PodRequest,
+        registry: Registry,
+        node: NodeName,
+        choices: Sequence[tuple[int, int, int, int, int]],
     ) -> Assignment:
         """The engine's choices (need, row, MiB, cores, MIG place) as shares, one segment a container for every family
         asked, and as reservations."""
         order = [
             (container, need.vendor) for container, asking in enumerate(request.containers) for need in asking.needs
         ]
+        needs = [need for asking in request.containers for need in asking.needs]
         segments: dict[VendorWord, list[list[Share]]] = {
             vendor: [[] for _ in request.containers] for _, vendor in order
         }
@@ -398,7 +445,15 @@ class Table:
             container, vendor = order[index]
             card = self.cards[row]
             assert card is not None, "the engine chose a row without a device"
-            share = Share(uuid=card.device.uuid, kind=vendor, memory_mib=memory_mib, cores=cores)
+            share = Share(
+                uuid=card.device.uuid,
+                kind=card.device.model if Rule.KIND_IS_MODEL in registry[vendor].rules else vendor,
+                memory_mib=memory_mib,
+                cores=cores,
+                slots=needs[index].slots,
+                parts=needs[index].parts,
+                leaves=needs[index].leaves,
+            )
             segment = segments[vendor][container]
             if place >= 0:
                 profiles = self.grids.compiled[self.columns["grid"][row]]
@@ -434,13 +489,13 @@ class Table:
         self._cases[key] = number  # used last, forgotten last
         return number
 
-    def _verdict(self, vendor: VendorWord, selection: Selection, request_scored: bool) -> bytes:
+    def _verdict(self, vendor: VendorWord, selection: Selection, request_scored: bool, rules: Rule) -> bytes:
         """One byte a kind: does it count, and is it accepted. Kept, because pods of one workload ask alike."""
-        key = (vendor, selection, request_scored)
+        key = (vendor, selection, request_scored, rules)
         if (known := self._verdicts.get(key)) is None:
             if len(self._verdicts) >= 256:
                 self._verdicts.clear()
-            known = bytes(_judge(kind, vendor, selection, request_scored) for kind in self._kinds)
+            known = bytes(_judge(kind, vendor, selection, request_scored, rules) for kind in self._kinds)
             self._verdicts[key] = known
         return known
 
@@ -456,7 +511,8 @@ class Table:
         columns["slots"][row] = device.slots
         columns["memory"][row] = device.memory_mib
         columns["cores"][row] = device.cores
-        for column in ("slots_used", "memory_used", "cores_used", "marks", "taken"):
+        columns["part_a"][row], columns["part_b"][row] = device.parts
+        for column in _HELD_COLUMNS:
             columns[column][row] = 0
         columns["grid"][row] = self.grids.join(device)
         self.cards[row] = card
@@ -513,7 +569,7 @@ def salt(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def _judge(kind: _Kind, vendor: VendorWord, selection: Selection, request_scored: bool) -> int:
+def _judge(kind: _Kind, vendor: VendorWord, selection: Selection, request_scored: bool, rules: Rule) -> int:
     if kind.vendor != vendor:
         return 0
     model = kind.model.lower()
@@ -522,11 +578,14 @@ def _judge(kind: _Kind, vendor: VendorWord, selection: Selection, request_scored
         and not any(word.lower() in model for word in selection.type_out)
         and (selection.mode is None or kind.mode in selection.mode)
     )
+    wrong_mode = Rule.MODE_OF_NODE in rules and selection.mode is not None and kind.mode not in selection.mode
     # HAMi adds the request to a card's score only where the model is exactly the vendor word.
     scored = request_scored or kind.model == vendor
     verdict = NUMBERS["OF_FAMILY"]
     if fits:
         verdict |= NUMBERS["ELIGIBLE"]
+    if wrong_mode:
+        verdict |= NUMBERS["WRONG_MODE"]
     if kind.mode == MIG:
         verdict |= NUMBERS["IS_MIG"]
     if scored:
@@ -534,13 +593,29 @@ def _judge(kind: _Kind, vendor: VendorWord, selection: Selection, request_scored
     return verdict
 
 
+def _own_keys(vendor: Vendor, need: Need) -> tuple[SortKey, ...]:
+    """What a family prefers before the card policy does."""
+    near = (SortKey.TAKEN_UP,) if Rule.NEAR in vendor.rules else ()
+    return (*near, SortKey.PULL_UP) if need.pulled else near
+
+
+def _wanted(request: PodRequest, need: Need, container: int, policy: CardPolicy, spread: bool) -> Wanted:
+    """A need beside the others of its family in the pod."""
+    counts = [
+        sum(other.count for other in asking.needs if other.vendor == need.vendor) for asking in request.containers
+    ]
+    return Wanted(need=need, of_pod=sum(counts), first=not any(counts[:container]), mutex=policy.mutex, spread=spread)
+
+
 def _by_nibble(keys: Sequence[SortKey]) -> int:
     return sum(key << 4 * place for place, key in enumerate(keys))
 
 
-def _rules(selection: Selection, rules: Rule, *, by_percent: bool, policy: CardPolicy) -> int:
+def _rules(selection: Selection, vendor: Vendor, need: Need, policy: CardPolicy) -> int:
+    rules = vendor.rules
+    special = need.slots != 1 or any(need.parts) or need.full_cores or need.no_class or need.no_qos or vendor.choose
     chosen = {
-        "BY_PERCENT": by_percent,
+        "BY_PERCENT": isinstance(need.memory, Percent),
         "NUMA_BIND": selection.numa_bind,
         "ONLY_CHOSEN": bool(selection.uuid_in),
         "MUTEX": policy.mutex or Rule.SHARED not in rules,
@@ -549,6 +624,11 @@ def _rules(selection: Selection, rules: Rule, *, by_percent: bool, policy: CardP
         "BY_LOSS": policy.by_loss,
         "MARKED": bool(selection.uuid_in or selection.uuid_out),
         "FULL_IS_EXCLUSIVE": Rule.FULL_CORES_IS_EXCLUSIVE in rules,
+        "CORES_AS_ASKED": Rule.CORES_AS_ASKED in rules,
+        "CORES_OF_DEVICE": Rule.CORES_OF_DEVICE in rules,
+        "CLOSELY": bool(special) or Rule.CORES_AS_ASKED in rules or Rule.CORES_OF_DEVICE in rules,
+        "GROUPED": vendor.choose is not None,
+        "MAY_BE_UNKNOWN": Rule.MEMORY_MAY_BE_UNKNOWN in rules,
     }
     return sum(NUMBERS[name] for name, holds in chosen.items() if holds)
 

@@ -19,6 +19,7 @@ from hami.kube.pace import RateLimit
 from hami.model.document import parse_go_duration, read_label_selector
 from hami.model.names import WireError
 from hami.model.settings import DeviceConfig, SchedulerSettings, read_device_config
+from hami.model.vendor import Registry
 from hami.scheduler.http import read_address
 from hami.scheduler.service import Options, Scheduler, until_told_to_stop
 from hami.vendors import registry
@@ -68,8 +69,8 @@ def scheduler(
     kube_timeout: Annotated[int, typer.Option(metavar="SECONDS", help="of one request; 0: 10 s")] = 0,
     legacy_metrics: Annotated[bool, typer.Option(help="HAMi's old metric names, too")] = False,
     profiling: Annotated[bool, typer.Option(help="accepted; there is no profile to serve")] = False,
-    enable_ascend: Annotated[bool, typer.Option(help="accepted; the device configuration decides")] = False,
-    enable_iluvatar: Annotated[bool, typer.Option(help="accepted; the device configuration decides")] = False,
+    enable_ascend: Annotated[bool, typer.Option(help="serve Ascend chips of the device configuration")] = False,
+    enable_iluvatar: Annotated[bool, typer.Option(help="serve Iluvatar chips of the device configuration")] = False,
     debug: Annotated[bool, typer.Option(help="log everything")] = False,
     verbosity: Annotated[int, typer.Option("-v", help="log level in Go's style: 5 and more is debug")] = 0,
 ) -> None:
@@ -108,7 +109,7 @@ def scheduler(
         anyio.run(
             _run,
             kubeconfig,
-            config,
+            registry(config, ascend=enable_ascend, iluvatar=enable_iluvatar),
             settings,
             options,
             timeout_s,
@@ -147,7 +148,7 @@ def lock_timeout(flag: str, environ: Mapping[str, str]) -> float:
 
 async def _run(
     kubeconfig: str,
-    config: DeviceConfig,
+    families: Registry,
     settings: SchedulerSettings,
     options: Options,
     timeout_s: float,
@@ -155,7 +156,7 @@ async def _run(
 ) -> None:
     async with Kube.connect(kubeconfig or None, timeout_s=timeout_s, limit=limit) as kube:
         log.info("cluster at %s", kube.host)
-        service = Scheduler(kube, registry(config), settings, options, username=await _username(kube))
+        service = Scheduler(kube, families, settings, options, username=await _username(kube))
         await until_told_to_stop(service.run)
 
 

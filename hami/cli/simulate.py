@@ -206,8 +206,9 @@ def _policy(text: str) -> Policy:
 
 def _registry(file: Path | None) -> Registry:
     if file is None:
-        return registry(DEFAULT_DEVICE_CONFIG)
+        return registry(DEFAULT_DEVICE_CONFIG, ascend=True, iluvatar=True)
     try:
-        return registry(read_device_config(yaml.safe_load(file.read_text(encoding="utf-8"))))
+        config = read_device_config(yaml.safe_load(file.read_text(encoding="utf-8")))
+        return registry(config, ascend=True, iluvatar=True)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise WireError(str(file), f"YAML ({error})") from error

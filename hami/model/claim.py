@@ -54,7 +54,21 @@ class Need:
     count: int
     memory: Memory
     cores: int
-    """Percent of one device, 0..100. 0 reserves none and sets no limit."""
+    """Of one device, in the family's unit: percent, 0..100, unless it says otherwise. 0 reserves none."""
+    slots: int = 1
+    """Sharers that each device is taken by."""
+    parts: tuple[int, int] = (0, 0)
+    """Of each device's two further budgets (`Device.parts`)."""
+    full_cores: int = 0
+    """What counts as all cores of a device; 0 = what it is registered with."""
+    leaves: int = 0
+    """Marks that a share leaves on its device: the family's own bits for classes of work and ways of sharing."""
+    no_class: int = 0
+    """Not beside shares with one of these marks: classes of work that do not go together."""
+    no_qos: int = 0
+    """Nor with these: ways of sharing that do not go together."""
+    pulled: bool = False
+    """Devices, and by them nodes, rank by the family's own preference first (`Vendor.stand`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +115,8 @@ class PodRequest:
     """Card score weights: slot, core, memory."""
     host: Host = NO_HOST
     """What the pod takes of its node beside devices."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """The pod's annotations, for what a family's plug-in is told."""
 
     @property
     def vendors(self) -> frozenset[VendorWord]:
@@ -116,6 +132,10 @@ class Share:
     """The wire's type field: the vendor word, for AMD the model."""
     memory_mib: int
     cores: int
+    slots: int = 1
+    """Not in the text, like what follows: as the need said, or as the family recalls it."""
+    parts: tuple[int, int] = (0, 0)
+    leaves: int = 0
 
 
 Segments = tuple[tuple[Share, ...], ...]
@@ -179,6 +199,11 @@ class Why(enum.IntEnum):
     TOO_FEW_DEVICES = 14
     UNREGISTERED = 15
     INVALID_REQUEST = 16
+    MODE_NOT_FIT = 17
+    CARD_UNHEALTHY = 18
+    """What one family calls `UNHEALTHY`."""
+    CLASS_MISMATCH = 19
+    QOS_MISMATCH = 20
 
     @property
     def word(self) -> str:
@@ -203,7 +228,15 @@ _WORDS: Mapping[Why, str] = {
     Why.TOO_FEW_DEVICES: "NodeInsufficientDevice",
     Why.UNREGISTERED: "node unregistered",
     Why.INVALID_REQUEST: "InvalidDeviceRequest",
+    Why.MODE_NOT_FIT: "ModeNotFit",
+    Why.CARD_UNHEALTHY: "CardUnhealthy",
+    Why.CLASS_MISMATCH: "CardAppClassMismatch",
+    Why.QOS_MISMATCH: "CardQosPolicyMismatch",
 }
+
+
+_OF_NODES = frozenset({Why.TOO_FEW_DEVICES, Why.UNREGISTERED, Why.INVALID_REQUEST})
+"""Reasons that are not counted by device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +251,7 @@ class NodeRefusal:
     @property
     def text(self) -> str:
         """The wire's reason text: `1/2 CardInsufficientMemory, 1/2 CardTypeMismatch`, or the bare word."""
-        if not self.devices or any(why >= Why.TOO_FEW_DEVICES for why in self.counts):
+        if not self.devices or not _OF_NODES.isdisjoint(self.counts):
             return ", ".join(sorted(why.word for why in self.counts))
         return ", ".join(sorted(f"{count}/{self.devices} {why.word}" for why, count in self.counts.items()))
 

@@ -50,6 +50,14 @@ class Device:
     mode: str = HAMI_CORE
     healthy: bool = True
     mig_profiles: tuple[MigProfile, ...] = ()
+    custom: tuple[tuple[str, str | int | float | bool], ...] = ()
+    """What else the plug-in says of it (`custominfo`), sorted by key: groups and links of families that have them."""
+    parts: tuple[int, int] = (0, 0)
+    """Two further budgets of families that split more than memory and cores (AI cores and AI CPUs)."""
+
+    def fact(self, key: str) -> str | int | float | bool | None:
+        """One entry of `custom`."""
+        return next((value for name, value in self.custom if name == key), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,7 +161,7 @@ class SchedulerSettings:
     """What admission does with a privileged container in a pod that asks for devices."""
 
 
-DEFAULT_DEVICE_CONFIG: Final = DeviceConfig(nvidia=NvidiaConfig(), sections=frozenset({"nvidia"}))
+DEFAULT_DEVICE_CONFIG: Final = DeviceConfig(nvidia=NvidiaConfig(), sections=frozenset(SECTIONS))
 
 
 def read_device_config(document: object) -> DeviceConfig:

@@ -201,12 +201,18 @@ class Binder:
         assert hold.assignment is not None
         key = hold.record.key
         own_agent = self._own_agent(call.node)
-        locked = self._needs_lock(hold.assignment, own_agent)
+        locked: list[str] = []
         try:
-            if locked:
-                await self._locks.acquire(call.node, key, gone, most_s=LOCK_WAIT_S)
+            for lock in self._lock_keys(hold.assignment, own_agent):
+                await self._locks.acquire(call.node, key, gone, most_s=LOCK_WAIT_S, key=lock)
+                locked.append(lock)
             annotations = record.annotations(
-                hold.assignment, self._picture.registry, now_unix=int(self._clock.unix()), own_agent=own_agent
+                hold.assignment,
+                self._picture.registry,
+                now_unix=int(self._clock.unix()),
+                own_agent=own_agent,
+                request=hold.request,
+                node=self._picture.ledger.node(call.node),
             )
             stale = hold.earlier_keys - annotations.keys()
             if stale:
@@ -214,6 +220,7 @@ class Binder:
                 await self._kube.annotate_pod(*key, dict.fromkeys(sorted(stale)), uid=call.uid)
             outcome = await self._send(call, annotations, record.labels(hold.assignment))
         except LockError as error:
+            await self._unlock(call.node, key, locked)
             raise _NotBound("node_locked", str(error)) from error
         except _NotBound:
             await self._unlock(call.node, key, locked)
@@ -226,22 +233,21 @@ class Binder:
             raise _NotBound("bind_rejected", str(error)) from error
         return outcome
 
-    async def _unlock(self, node: NodeName, key: PodKey, locked: bool) -> None:
-        if not locked:
-            return
-        try:
-            await self._locks.release(node, key)
-        except KubeError as error:
-            log.warning("lock of node %s not released: %s", node, error)
+    async def _unlock(self, node: NodeName, key: PodKey, locked: list[str]) -> None:
+        for lock in locked:
+            try:
+                await self._locks.release(node, key, lock)
+            except KubeError as error:
+                log.warning("lock %s of node %s not released: %s", lock, node, error)
 
     def _own_agent(self, node: NodeName) -> frozenset[VendorWord]:
         known = self._picture.ledger.node(node)
         return known.own_agent if known is not None else frozenset()
 
-    def _needs_lock(self, assignment: Assignment, own_agent: frozenset[VendorWord]) -> bool:
-        return any(
-            self._picture.registry[vendor].node_lock and vendor not in own_agent for vendor in assignment.segments
-        )
+    def _lock_keys(self, assignment: Assignment, own_agent: frozenset[VendorWord]) -> list[str]:
+        """The locks that foreign plug-ins rely on, always in one order, so that two binds never wait in a ring."""
+        found = {self._picture.registry[vendor].lock_key for vendor in assignment.segments if vendor not in own_agent}
+        return sorted(found - {""})
 
     async def _send(self, call: BindCall, annotations: Mapping[str, str], labels: Mapping[str, str]) -> _Outcome:
         """The Binding, at most twice, and what became of it. Raises the server's refusal."""

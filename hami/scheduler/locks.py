@@ -19,6 +19,8 @@ from hami.model.settings import SchedulerSettings
 from hami.model.wire import pod as keys
 from hami.scheduler.clock import Clock
 
+BARE_S: Final = 120.0
+"""A lock of a family's own is a time and nothing else, and ends by itself after this long."""
 LOOK_S: Final = 1.0
 """A waiting bind looks at the node again after this time, or when the node changes."""
 
@@ -36,14 +38,18 @@ class NodeLocks:
         self._clock = clock
         self._queues: dict[NodeName, anyio.Lock] = {}
         self._changed: dict[NodeName, anyio.Event] = {}
+        self._ours: dict[tuple[NodeName, str], tuple[str, PodKey]] = {}
+        """Locks of families' own that we took: the text cannot say for whom, so it is remembered here."""
 
     def node_changed(self, node: NodeName) -> None:
         """The watch has shown a change of a node: whoever waits for its lock looks again."""
         if (event := self._changed.pop(node, None)) is not None:
             event.set()
 
-    async def acquire(self, node: NodeName, claimant: PodKey, gone: anyio.Event, *, most_s: float) -> None:
-        """Hold the node's lock for `claimant`.
+    async def acquire(
+        self, node: NodeName, claimant: PodKey, gone: anyio.Event, *, most_s: float, key: str = keys.NODE_LOCK
+    ) -> None:
+        """Hold the node's lock for `claimant`. A `key` other than the common one is a lock of one family's.
 
         Raises LockError after `most_s` or what settings allow, or when the caller is `gone`; KubeError when the API
         server cannot be asked.
@@ -51,7 +57,7 @@ class NodeLocks:
         deadline = self._clock.monotonic() + min(most_s, self._settings.node_lock_retry_timeout_s)
         async with self._queued(node):
             while True:
-                verdict = await self._try(node, claimant)
+                verdict = await self._try(node, claimant, key)
                 if verdict is None:
                     return
                 if gone.is_set():
@@ -63,14 +69,14 @@ class NodeLocks:
                 with anyio.move_on_after(min(left, LOOK_S)):
                     await changed.wait()
 
-    async def release(self, node: NodeName, owner: PodKey) -> None:
+    async def release(self, node: NodeName, owner: PodKey, key: str = keys.NODE_LOCK) -> None:
         """Give a lock back, if it still is `owner`'s; somebody else's is left alone."""
         for _ in range(5):
             try:
-                text, version = _lock_of(await self._kube.node(node))
-                if not nodelock.may_release(text, owner):
+                text, version = _lock_of(await self._kube.node(node), key)
+                if not nodelock.may_release(self._named(node, key, text), owner):
                     return
-                await self._kube.annotate_node(node, {keys.NODE_LOCK: None}, resource_version=version)
+                await self._kube.annotate_node(node, {key: None}, resource_version=version)
             except Conflict:
                 continue
             except NotFound:
@@ -78,9 +84,11 @@ class NodeLocks:
             else:
                 return
 
-    async def _try(self, node: NodeName, claimant: PodKey) -> str | None:
+    async def _try(self, node: NodeName, claimant: PodKey, key: str) -> str | None:
         """One attempt: None when the lock is ours, else why it is not."""
-        text, version = _lock_of(await self._kube.node(node))
+        bare = key != keys.NODE_LOCK
+        text, version = _lock_of(await self._kube.node(node), key)
+        text = self._named(node, key, text)
         owner = nodelock.lock_owner(text)
         try:
             verdict = nodelock.acquire(
@@ -89,7 +97,7 @@ class NodeLocks:
                 node=node,
                 owner=None if owner is None else await self._pod(owner),
                 now_unix=self._clock.unix(),
-                timeout_s=self._settings.node_lock_timeout_s,
+                timeout_s=BARE_S if bare else self._settings.node_lock_timeout_s,
             )
         except WireError as error:
             raise LockError(f"node {node}: {error}") from error
@@ -99,12 +107,23 @@ class NodeLocks:
             case Step.WAIT:
                 return verdict.reason
             case Step.SET | Step.TAKE_OVER:
-                value = keys.write_lock(self._clock.unix(), claimant)
+                since = self._clock.unix()
+                value = keys.rfc3339(since) if bare else keys.write_lock(since, claimant)
                 try:
-                    await self._kube.annotate_node(node, {keys.NODE_LOCK: value}, resource_version=version)
+                    await self._kube.annotate_node(node, {key: value}, resource_version=version)
                 except Conflict:
                     return f"node {node} changed while its lock was taken: node lock contention"
+                if bare:
+                    self._ours[node, key] = value, claimant
                 return None
+
+    def _named(self, node: NodeName, key: str, text: str | None) -> str | None:
+        """A lock's text with the owner that we remember of it."""
+        value, owner = self._ours.get((node, key), ("", None))
+        if owner is None or text != value:
+            self._ours.pop((node, key), None)
+            return text
+        return f"{text},{owner.namespace},{owner.name}"
 
     async def _pod(self, key: PodKey) -> Json | None:
         try:
@@ -123,6 +142,6 @@ class NodeLocks:
                 del self._queues[node]
 
 
-def _lock_of(node: Json) -> tuple[str | None, str]:
+def _lock_of(node: Json, key: str) -> tuple[str | None, str]:
     metadata = node.get("metadata") or {}
-    return (metadata.get("annotations") or {}).get(keys.NODE_LOCK), str(metadata.get("resourceVersion") or "")
+    return (metadata.get("annotations") or {}).get(key), str(metadata.get("resourceVersion") or "")

@@ -184,11 +184,10 @@ def node_score(node: Node, registry: Registry) -> float:
     total = [sum(amounts) for amounts in zip(*((d.slots, d.cores, d.memory_mib) for _, d in cards), strict=True)]
     every = [node.of(vendor, device) for vendor, device in cards]
     used = [sum(u.slots for u in every), sum(u.cores for u in every), sum(u.memory for u in every)]
-    if 0 in total:
-        return 0.0
     score = 0.0
     for part, whole in zip(used, total, strict=True):
-        score = single(score + single(single(part) / single(whole)))
+        if whole:  # what no card is known to have says nothing about its use
+            score = single(score + single(single(part) / single(whole)))
     return single(10 * score)
 
 
@@ -599,8 +598,6 @@ class Trial:
         return sorted(cards, key=key)
 
     def card_score(self, node: Node, need: Need, device: Device) -> float:
-        if 0 in (device.slots, device.cores, device.memory_mib):
-            return 0.0
         used = node.of(need.vendor, device)
         slots, cores, memory = used.slots, used.cores, used.memory
         if self.request_scored or device.model == need.vendor:
@@ -610,5 +607,6 @@ class Trial:
         score = 0.0
         parts = (slots, device.slots), (cores, device.cores), (memory, device.memory_mib)
         for weight, (part, whole) in zip(self.request.weights, parts, strict=True):
-            score = single(score + single(single(weight) * single(single(part) / single(whole))))
+            if whole:
+                score = single(score + single(single(weight) * single(single(part) / single(whole))))
         return single(10 * score)

@@ -54,7 +54,10 @@ def records() -> list[dict[str, Any]]:
 
 
 def judge(record: dict[str, Any]) -> Admission:
-    families = with_others(registry(read_device_config(record["config"]["devices"])))
+    return judge_with(record, with_others(registry(read_device_config(record["config"]["devices"]))))
+
+
+def judge_with(record: dict[str, Any], families: Registry) -> Admission:
     flags = record["config"]["flags"]
     namespace = record["pod"]["metadata"]["namespace"]
     quotas = Quotas(families)
@@ -75,7 +78,8 @@ def judge(record: dict[str, Any]) -> Admission:
 
 
 def with_others(base: Registry) -> Registry:
-    return Registry((*base, *OTHERS))
+    named = {vendor.name for vendor in base}
+    return Registry((*base, *(vendor for vendor in OTHERS if vendor.name not in named)))
 
 
 def used(record: dict[str, Any], families: Registry) -> dict[VendorWord, Amounts]:

@@ -99,6 +99,10 @@ def reasons(failed: Json | None) -> dict[str, Any]:
     return failed or {}
 
 
+SCORED_OTHERWISE = {"nvb-f-071"}
+"""No card of the node has cores: the reference then scores nothing, ours what is known."""
+
+
 @pytest.mark.parametrize("record", records(), ids=lambda record: record["id"])
 def test_recorded_filter(record: Json) -> None:
     got = record["got"]
@@ -121,7 +125,8 @@ def test_recorded_filter(record: Json) -> None:
             assert theirs is not None
             assert mine is not None
             assert (mine["unfit"], mine["fit"]) == (theirs["unfit"], theirs["fit"])
-            assert sorted(mine["scores"].split(",")) == sorted(theirs["scores"].split(","))
+            same = sorted(mine["scores"].split(",")) == sorted(theirs["scores"].split(","))
+            assert same is (record["id"] not in SCORED_OTHERWISE)
         else:
             # Several events of theirs are one of ours, which holds each of their sentences' words and counts.
             (mine_text,) = matching

@@ -215,7 +215,17 @@ def _read_json(entry: object, field: str) -> Device:
         mode=gojson.text_of(card.get("mode"), f"{field}.mode") or HAMI_CORE,
         healthy=gojson.boolean(card.get("health"), f"{field}.health"),
         mig_profiles=tuple(_read_profile(entry, f"{field}.migProfiles[{i}]") for i, entry in enumerate(profiles)),
+        custom=_read_custom(card.get("custominfo"), f"{field}.custominfo"),
     )
+
+
+def _read_custom(value: object, field: str) -> tuple[tuple[str, str | int | float | bool], ...]:
+    """The plug-in's own words on a card. Only single values say something here; they come in any order."""
+    if value is None:
+        return ()
+    if not isinstance(value, dict):
+        raise WireError(field, "an object", value)
+    return tuple(sorted((key, entry) for key, entry in value.items() if isinstance(entry, str | int | float | bool)))
 
 
 def _read_profile(entry: object, field: str) -> MigProfile:
@@ -256,6 +266,7 @@ def _write_json(device: Device) -> dict[str, Any]:
         "mode": device.mode,
         "migProfiles": [_write_profile(profile) for profile in device.mig_profiles],
         "health": device.healthy,
+        "custominfo": dict(device.custom),
     }
     return {key: value for key, value in card.items() if value}
 

@@ -216,10 +216,8 @@ def _read_share(card: str, field: str, problems: _Problems) -> Share | None:
     if len(parts) < 3:
         return None
     memory_mib = _read_amount(parts[2], f"{field}.memory", problems)
-    if memory_mib is None:
-        return None
     cores = _read_amount(parts[3], f"{field}.cores", problems) if len(parts) > 3 else None
-    return Share(uuid=DeviceUuid(parts[0]), kind=parts[1], memory_mib=memory_mib, cores=cores or 0)
+    return Share(uuid=DeviceUuid(parts[0]), kind=parts[1], memory_mib=memory_mib or 0, cores=cores or 0)
 
 
 def _read_amount(text: str, field: str, problems: _Problems) -> int | None:

@@ -1,0 +1,36 @@
+"""Enflame GCU: whole cards."""
+
+from typing import Final
+
+from hami.model.device import Device
+from hami.model.names import DeviceUuid, VendorWord
+from hami.model.registration import cards_of_capacity
+from hami.model.section import named
+from hami.model.vendor import NodeFacts, Resources, Rule, SelectKeys, Vendor
+
+
+def card(facts: NodeFacts, index: int, count: int) -> Device:
+    """A card that is given out whole: 100 of each."""
+    uuid = DeviceUuid(f"{facts.name}-GCU-{index}")
+    return Device(uuid=uuid, index=index, slots=1, memory_mib=100, cores=100, model="GCU")
+
+
+GCU: Final = Vendor(
+    name=VendorWord("GCU"),
+    config_section="enflame",
+    resources=Resources(count="enflame.com/gcu"),
+    node_key="",
+    read=cards_of_capacity(card),
+    pending_key="hami.io/enflame-gcu-devices-to-allocate",
+    done_key="hami.io/enflame-gcu-devices-allocated",
+    select=SelectKeys(uuid_in="enflame.com/use-gpuuuid", uuid_out="enflame.com/nouse-gpuuuid"),
+    rules=Rule.CORES_AS_ASKED,
+    lock_key="",
+    default_count=0,
+    default_cores=100,
+)
+
+
+def configured(section: object) -> tuple[Vendor, ...]:
+    """The declarations with a cluster's names."""
+    return (named(GCU, section, {"count": "resourceNameGCU"}),)
