@@ -44,10 +44,11 @@ test-fast: setup ## all tests that need neither root nor Kubernetes
 test-cluster: setup ## (root) the tests on a real etcd, kube-apiserver, kube-scheduler, kubelet and containerd
 	@$(BIN)/python -m tests.cluster.harness prepare && $(BIN)/python -m pytest tests/cluster -v
 
-bench: setup ## measure the filter, the engine and the hooks; results with the machine in bench/results
+bench: setup ## measure the filter, the engine, the hooks and shares of device time; results with the machine in bench/results
 	@$(BIN)/python -m bench.filter
 	@$(BIN)/python -m bench.engine
 	@$(BIN)/python bench/hooks/hooks.py
+	@$(BIN)/python -m bench.share.share
 	@$(BIN)/python -m bench.kills
 
 lint: setup ## formatting, style, types, import directions, Cython and C warnings

@@ -1,4 +1,4 @@
-"""What `bench/hooks` promises beside figures: no overshoot, no memory lost with the dead, no noise; and its verdicts."""
+"""What `bench/hooks` promises beside figures: no overshoot, no memory lost with the dead, no noise; its verdicts."""
 
 from pathlib import Path
 
