@@ -20,6 +20,7 @@ SOURCES = {
     "config": ("config.c", "prim.c"),
     "lookup": ("hook.c", "genuine.c", "log.c"),
     "region": ("region.c", "account.c", "prim.c"),
+    "region_old": ("region_old.c",),
 }
 """Program -> the library's files that it tries."""
 

@@ -83,6 +83,10 @@ static void use(struct region *region)
         account_total(region, i);
         account_view(region, i, &driver, true);
         region_launches(region, i);
+        account_overhead(region, i);
+        account_swapped(region, i);
+        account_context_bytes(region, i);
+        account_observe(region, 0, i, 1 << 20);
     }
     region_find(region, "GPU-b");
     region_add(region, "GPU-c");
