@@ -24,7 +24,8 @@ from hami.model.settings import NvidiaConfig
 from hami.model.vendor import Vendor
 from hami.model.wire.grant import POLICIES, write_grant
 from hami.node.driver_spec import DriverEdits, DriverSpecs
-from hami.node.grants import CDI_KIND, CDI_VERSION, CdiDevice, Grant, GrantStore
+from hami.node.grants import CDI_KIND, CDI_VERSION, CdiDevice, Grant, GrantStore, State
+from hami.node.mps import MpsPaths
 
 NO_DEVICE: Final = "void"
 """What the vendor's runtime takes as: leave this container alone."""
@@ -68,6 +69,8 @@ class Wording:
     """None: the driver is asked to hold nothing."""
     host_pid: Callable[[], Path | None] = lambda: None
     """Where the host-pid broker is served now; None while it is not."""
+    mps: Callable[[], MpsPaths | None] = lambda: None
+    """The MPS daemon's directories, on a node whose sharers run side by side, while it answers."""
 
     def paths(self, grant_id: str) -> GrantPaths:
         tree = self.store.tree
@@ -94,11 +97,12 @@ class Wording:
             preload = False
             answer.cdi_devices.append(CDIDevice(name=f"{CDI_KIND}={grant.id}"))
         else:
-            env |= self._owner_env(grant, visible=False)
+            env |= {**self._owner_env(grant, visible=False), **self._mps_env(grant)}
             env[self.vendor.env.visible] = ",".join(grant.visible) or NO_DEVICE
             preload = preload and not grant.mig
         answer.envs.update(env)
-        for mount in (*contract.mounts(paths, preload=preload), *self.additions.mounts):
+        beside = self._mps_mounts(grant) if self.strategy == "env" else ()
+        for mount in (*contract.mounts(paths, preload=preload), *beside, *self.additions.mounts):
             answer.mounts.append(
                 MountMessage(container_path=mount.container, host_path=mount.host, read_only=mount.read_only)
             )
@@ -130,8 +134,10 @@ class Wording:
         driver = self.driver.edits(shown_devices(grant)) if self.driver is not None else None
         capped = self._capped_by_hook(grant, driver)
         env = {self.vendor.env.visible: NO_DEVICE, **self._owner_env(grant, visible=driver is None, capped=capped)}
+        env |= self._mps_env(grant)
         preload = not grant.mig and (container is None or not contract.opts_out(container))
         mounts = [m for m in contract.mounts(self.paths(grant.id), preload=preload) if m.container == contract.PRELOAD]
+        mounts += self._mps_mounts(grant)
         given = driver.edits if driver else {}
         others = [entry for entry in given.get("env", ()) if str(entry).partition("=")[0] not in env]
         edits: dict[str, Any] = {
@@ -144,8 +150,32 @@ class Wording:
 
     def enforcer(self, grant: Grant) -> str:
         """Who will hold the limits from the start of the grant's container on, in the grant file's words."""
+        if self.answered_by(grant) == "mps":
+            return "mps"
         driver = self.driver.edits(shown_devices(grant)) if self.driver is not None and not grant.mig else None
         return "driver" if self._capped_by_hook(grant, driver) else "library"
+
+    def answered_by(self, grant: Grant) -> str:
+        """Who holds the compute limit as far as the answer to `Allocate` goes: `mps` or `library`.
+
+        With the environment strategy a container has been sent to MPS by the answer, or never is.
+        """
+        usable = self.mps() is not None and not grant.mig and bool(grant.shares)
+        sent = self.strategy == "cdi" or grant.state is State.TENTATIVE or grant.enforced_by == "mps"
+        return "mps" if usable and sent else "library"
+
+    def _mps_env(self, grant: Grant) -> dict[str, str]:
+        if grant.enforced_by != "mps":
+            return {}
+        capped = self.caps is not None and self.caps.can_hold(grant.shares)
+        limited = not self.nvidia.disable_core_limit and self.nvidia.gpu_core_policy != "disable"
+        return contract.mps_env(grant.shares, cores=limited, memory=not capped)
+
+    def _mps_mounts(self, grant: Grant) -> tuple[Mount, ...]:
+        paths = self.mps() if grant.enforced_by == "mps" else None
+        if paths is None:
+            return ()
+        return contract.mps_mounts(str(paths.pipe), str(paths.log), str(paths.shm or ""))
 
     def _capped_by_hook(self, grant: Grant, driver: DriverEdits | None) -> bool:
         """Whether the vendor's hook on each of the grant's cards caps the container before it starts. It knows one

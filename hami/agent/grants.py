@@ -114,6 +114,7 @@ class Grants:
             )
             if self._wording.strategy == "env":
                 grant = await self._shown(grant, owner)
+                grant = replace(grant, enforced_by=self._wording.answered_by(grant))
             await anyio.to_thread.run_sync(self._opening.create, grant)
             self._grants[grant.id] = grant
             answer = self._opening.answer(grant)
@@ -389,6 +390,8 @@ class Grants:
             return False, decided
         position = owner.container.position
         shares = decided.segments[self._wording.vendor.name][position]
+        if self._wording.strategy == "env" and grant.shares != shares:
+            grant = replace(grant, enforced_by="library")  # the answer's words are another's
         grant = replace(grant, state=State.SETTLED, shares=shares, mig=(), reason="")
         if wanted := reserved(decided, position):
             try:

@@ -35,6 +35,7 @@ from hami.agent.plugin import DeviceList, DevicePlugin
 from hami.agent.podresources import PodResources
 from hami.agent.pods import NodePods
 from hami.agent.regions import RegionFiles
+from hami.agent.sharers import Sharers
 from hami.agent.static_mig import StaticPlugins
 from hami.agent.writes import PodWriter
 from hami.kube.client import Kube
@@ -47,6 +48,7 @@ from hami.node.driver_cap import DriverCap
 from hami.node.driver_spec import DriverSpecs
 from hami.node.grants import Grant, GrantStore
 from hami.node.installed import HookTree
+from hami.node.mps import SHM, MpsDaemon, SimulatedMps, mps_paths
 from hami.node.probe_nvidia import NvidiaProbe
 from hami.vendors import registry
 from hami.vendors.nvidia import NVIDIA
@@ -90,6 +92,8 @@ class AgentSettings:
     """Root of the cgroup tree in which the driver may be asked to cap containers; None = it is asked to cap nothing."""
     host_pid: Path | None = None
     """Where programs of containers ask for their host pids; None = nowhere."""
+    mps_shm: Path = SHM
+    """On the node, the directory that this process has at /dev/shm: an MPS daemon shares it with its programs."""
     legacy_metrics: bool = False
     metrics_bind: tuple[str, int] | None = ("", 9394)
 
@@ -176,6 +180,7 @@ def _plugin(
             Announcement(inventory=now, vendor=vendor, devices=settings.strategy, form=settings.inventory_format)
         )
 
+    sharers = _sharers(settings)
     broker = Broker(settings.host_pid) if settings.host_pid is not None else None
     wording = Wording(
         store=store,
@@ -187,6 +192,7 @@ def _plugin(
         driver=None if settings.simulated else DriverSpecs((ETC_CDI, settings.cdi_dir)),
         caps=caps,
         host_pid=broker.served if broker is not None else lambda: None,
+        mps=sharers.ready if sharers is not None else lambda: None,
     )
     mig = MigInstances(settings.tree.vgpu / INSTANCES)
     mig.load()
@@ -229,6 +235,7 @@ def _plugin(
         ("kubelet", serve),
         ("static", static.run),
         *([("host pids", broker.run)] if broker is not None else []),
+        *([("MPS", sharers.run)] if sharers is not None else []),
     ]
 
 
@@ -289,6 +296,15 @@ def _monitor(
 ) -> Monitor:
     """The looks at our own containers and at those that HAMi started here."""
     return Monitor(AllRegions(regions, left), lambda: (*grants(), *left.grants()), probe, settings.node, held=held)
+
+
+def _sharers(settings: AgentSettings) -> Sharers | None:
+    """Of a node whose sharers run side by side: our word for it, or HAMi's."""
+    if "mps" not in (settings.overrides.sharing, settings.overrides.operating_mode):
+        return None
+    if settings.simulated:
+        return Sharers(SimulatedMps(mps_paths(settings.tree, None)))
+    return Sharers(MpsDaemon(mps_paths(settings.tree, settings.mps_shm)))
 
 
 def _caps(settings: AgentSettings) -> ContainerCaps | None:

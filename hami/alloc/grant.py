@@ -23,7 +23,13 @@ LOCK: Final = "/tmp/vgpulock"
 """Directory that older libraries of all containers share for their locks."""
 HOST_PID: Final = f"{LOCK}/hostpid"
 """Where a container finds the host-pid broker's socket."""
+MPS_PIPE: Final = "/run/hami/mps/pipe"
+MPS_LOG: Final = "/run/hami/mps/log"
+SHM: Final = "/dev/shm"
+"""Where a container finds its MPS daemon, which shares memory with it."""
 
+FULL: Final = 100
+"""Percent of a device's compute from which there is no limit."""
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 
 
@@ -102,6 +108,34 @@ def owner_env(
         # Nothing is set apart: what a container has set apart must be given back before its cgroup goes.
         env |= {"NVIDIA_GPU_MEMORY_REQUEST": "0", "NVIDIA_GPU_MEMORY_LIMIT": amount}
     return env
+
+
+def mps_env(shares: Sequence[Share], *, cores: bool, memory: bool) -> dict[str, str]:
+    """Variables that make programs run under the node's MPS daemon, each up to the container's share.
+
+    `cores`: with a ceiling on multiprocessors. It is one for all devices, so the smallest share counts. `memory`: with
+    the daemon's own limit on each single process; a device that is not named has none, one that does not exist would
+    take the limits from all, so these are the container's own devices in its own order.
+    """
+    env = {"CUDA_MPS_PIPE_DIRECTORY": MPS_PIPE, "CUDA_MPS_LOG_DIRECTORY": MPS_LOG}
+    ceilings = [share.cores for share in shares if 0 < share.cores < FULL]
+    if cores and ceilings:
+        env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(min(ceilings))
+    pinned = [f"{i}={share.memory_mib}M" for i, share in enumerate(shares) if share.memory_mib]
+    if memory and pinned:
+        env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(pinned)
+    return env
+
+
+def mps_mounts(pipe: str, log: str, shm: str) -> tuple[Mount, ...]:
+    """The daemon's directories, by their paths on the node; an empty `shm` leaves the container its own."""
+    found = [
+        Mount(container=MPS_PIPE, host=pipe, read_only=False),
+        Mount(container=MPS_LOG, host=log, read_only=False),
+    ]
+    if shm:
+        found.append(Mount(container=SHM, host=shm, read_only=False))
+    return tuple(found)
 
 
 def mounts(paths: GrantPaths, *, preload: bool = True) -> tuple[Mount, ...]:

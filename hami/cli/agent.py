@@ -28,7 +28,7 @@ from hami.model.settings import (
     read_device_config,
     read_node_config,
 )
-from hami.node import cgroups
+from hami.node import cgroups, mps
 from hami.node.installed import HookTree, InstallError, hook_tree, install
 from hami.node.probe import ProbeError
 from hami.node.probe_nvidia import MIXED, SINGLE
@@ -97,6 +97,9 @@ def agent(
         bool, typer.Option(help="tell programs of containers their pid on the node, by the kernel's word")
     ] = True,
     host_pid_dir: Annotated[Path, typer.Option(help="the broker's directory, seen by containers")] = hostpid.DIRECTORY,
+    mps_shm: Annotated[
+        Path, typer.Option(help="the node's directory that this process has at /dev/shm, for nodes with sharing: mps")
+    ] = mps.SHM,
     legacy_metrics: Annotated[bool, typer.Option(help="HAMi's old metric names, too")] = False,
     v: Annotated[int, typer.Option("-v", help="log level: 4 and more tell details")] = 1,
 ) -> None:
@@ -141,6 +144,7 @@ def agent(
             inventory_format=_form(inventory_format),
             additions=_simulated(simulate, node_name, tree) if simulate else NO_ADDITIONS,
             cgroups=_cgroups(driver_cap, cgroup_root, simulate, node_name),
+            mps_shm=mps_shm,
             host_pid=host_pid_dir if host_pid_broker else None,
             simulated=simulate is not None,
             legacy_metrics=legacy_metrics,

@@ -11,6 +11,8 @@ from hami.alloc.grant import (
     fixed_env,
     grant_file,
     mounts,
+    mps_env,
+    mps_mounts,
     opts_out,
     owner_env,
 )
@@ -64,6 +66,29 @@ def test_the_host_pid_broker_where_it_is_served() -> None:
     assert places.index("/tmp/vgpulock") < places.index("/tmp/vgpulock/hostpid")
     assert Mount(container="/tmp/vgpulock/hostpid", host="/var/run/hami/hostpid") in mounts(paths)
     assert "LIBVGPU_HOSTPID_BROKER" not in fixed_env(NvidiaConfig(), PATHS)
+
+
+@pytest.mark.parametrize(
+    ("shares", "percentage", "pinned"),
+    [
+        (ONE, "30", "0=3000M"),
+        ((share("GPU-a", 3000, 60), share("GPU-b", 4000, 20)), "20", "0=3000M,1=4000M"),
+        ((share("GPU-a", 3000, 100), share("GPU-b", 0, 0)), None, "0=3000M"),
+        ((share("GPU-a", 0, 0),), None, None),
+    ],
+)
+def test_what_makes_programs_run_under_mps(
+    shares: tuple[Share, ...], percentage: str | None, pinned: str | None
+) -> None:
+    env = mps_env(shares, cores=True, memory=True)
+    assert env["CUDA_MPS_PIPE_DIRECTORY"] == "/run/hami/mps/pipe"
+    assert env.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE") == percentage
+    assert env.get("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT") == pinned
+    bare = mps_env(shares, cores=False, memory=False)
+    assert set(bare) == {"CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"}
+    places = [mount.container for mount in mps_mounts("/p", "/l", "/s")]
+    assert places == ["/run/hami/mps/pipe", "/run/hami/mps/log", "/dev/shm"]
+    assert len(mps_mounts("/p", "/l", "")) == 2
 
 
 def test_nothing_is_mounted_over_what_it_needs() -> None:

@@ -16,7 +16,7 @@ from hami.cli.agent import agent
 from hami.cli.flags import normalise
 from hami.cli.scheduler import scheduler
 from hami.model.settings import DEFAULT_DEVICE_CONFIG, read_device_config
-from hami.node import cgroups
+from hami.node import cgroups, mps
 from tests.deploy.conftest import CHART, Render, RenderError
 
 
@@ -246,6 +246,14 @@ def test_what_the_node_side_enforces_by(render: Render, values: list[str], cap: 
     assert f"--driver-cap={cap}" in arguments
     assert f"--host-pid-broker={broker}" in arguments
     assert f"--driver-cap={cap}" in container(spec, "vgpu-monitor")["args"]
+
+
+def test_programs_under_mps_are_given_what_the_daemon_has(render: Render) -> None:
+    spec = pod_spec(render(), "DaemonSet", "hami-device-plugin")
+    plugin = container(spec, "device-plugin")
+    [name] = [m["name"] for m in plugin["volumeMounts"] if m["mountPath"] == str(mps.SHM)]
+    [path] = [v["hostPath"]["path"] for v in spec["volumes"] if v["name"] == name]
+    assert f"--mps-shm={path}" in plugin["args"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,168 @@
+"""Sharers side by side: whom MPS is told to hold, with both ways of handing devices out, and without it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+import pytest
+
+from hami.agent import sharers
+from hami.agent.answer import Strategy, Wording
+from hami.agent.sharers import Sharers
+from hami.model.claim import Share
+from hami.model.settings import NvidiaConfig
+from hami.node.grants import Grant, GrantStore
+from hami.node.installed import hook_tree
+from hami.node.mps import MpsError, MpsPaths
+from hami.vendors.nvidia import NVIDIA
+from tests.agent.conftest import UUIDS, Rig, card, pod
+
+pytestmark = pytest.mark.anyio
+
+PATHS = MpsPaths(pipe=Path("/node/pipe"), log=Path("/node/log"), shm=None)
+
+
+@pytest.fixture(params=["cdi", "env"])
+def strategy(request: pytest.FixtureRequest) -> Strategy:
+    word: Strategy = request.param
+    return word
+
+
+@pytest.fixture
+def mps() -> list[MpsPaths | None]:
+    """The daemon's directories, while it answers."""
+    return [PATHS]
+
+
+@pytest.fixture
+def wording(mps: list[MpsPaths | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every wording of the rig asks this daemon."""
+    made = Wording.__init__
+
+    def init(self: Wording, **values: Any) -> None:
+        made(self, **values, mps=lambda: mps[0])
+
+    monkeypatch.setattr(Wording, "__init__", init)
+
+
+def told(rig: Rig, strategy: Strategy, name: str) -> tuple[dict[str, str], set[str]]:
+    """The variables and mounts that the container starts with."""
+    answer = rig.kubelet.answers[name, "main"]
+    env, mounts = dict(answer.envs), {mount.container_path for mount in answer.mounts}
+    if strategy == "cdi":
+        [device] = answer.cdi_devices
+        path = rig.root / "cdi" / f"hami.io-grant-{device.name.partition('=')[2]}.json"
+        edits = orjson.loads(path.read_bytes())["devices"][0]["containerEdits"]
+        env |= dict(entry.split("=", 1) for entry in edits["env"])
+        mounts |= {mount["containerPath"] for mount in edits["mounts"]}
+    return env, mounts
+
+
+def enforcer(rig: Rig, name: str) -> str:
+    found = rig.granted(name)
+    assert found is not None
+    return found.devices[0].enforced_by
+
+
+@pytest.mark.usefixtures("wording")
+async def test_a_container_is_sent_to_the_daemon_with_its_share(rig: Rig, strategy: Strategy) -> None:
+    document = pod("a", assigned=f"{card(0, 3000, 30)};")
+    rig.api.add(document)
+    await rig.run(document)
+    env, mounts = told(rig, strategy, "a")
+    assert env["CUDA_MPS_PIPE_DIRECTORY"] == "/run/hami/mps/pipe"
+    assert env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "30"
+    assert env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == "0=3000M"
+    assert {"/run/hami/mps/pipe", "/run/hami/mps/log"} <= mounts
+    assert enforcer(rig, "a") == "mps"
+
+
+@pytest.mark.usefixtures("wording")
+async def test_while_the_daemon_does_not_answer_containers_take_turns(
+    rig: Rig, strategy: Strategy, mps: list[MpsPaths | None]
+) -> None:
+    mps[0] = None
+    document = pod("a", assigned=f"{card(0)};")
+    rig.api.add(document)
+    await rig.run(document)
+    env, mounts = told(rig, strategy, "a")
+    assert not any(name.startswith("CUDA_MPS") for name in env)
+    assert "/run/hami/mps/pipe" not in mounts
+    assert enforcer(rig, "a") == "library"
+
+
+@pytest.mark.usefixtures("wording")
+async def test_a_daemon_that_is_gone_when_a_container_starts_anew(
+    rig: Rig, strategy: Strategy, mps: list[MpsPaths | None]
+) -> None:
+    """Its programs run without MPS then, and the library must hold them."""
+    document = pod("a", assigned=f"{card(0)};")
+    rig.api.add(document)
+    await rig.run(document)
+    mps[0] = None
+    await rig.kubelet.start_container(document, "main")
+    assert enforcer(rig, "a") == "library"
+    mps[0] = PATHS
+    await rig.kubelet.start_container(document, "main")
+    assert enforcer(rig, "a") == ("mps" if strategy == "cdi" else "library")
+
+
+class Caps:
+    def can_hold(self, shares: Any) -> bool:
+        return True
+
+
+def test_where_the_driver_caps_memory_mps_is_not_told_to(tmp_path: Path) -> None:
+    wording = Wording(
+        store=GrantStore(hook_tree(str(tmp_path)), tmp_path / "cdi"),
+        vendor=NVIDIA,
+        nvidia=NvidiaConfig(),
+        library=tmp_path / "lib.so",
+        strategy="cdi",
+        caps=Caps(),
+        mps=lambda: PATHS,
+    )
+    shares = (Share(uuid=UUIDS[0], kind="NVIDIA", memory_mib=100, cores=10),)
+    grant = Grant(id="0" * 32, device_ids=frozenset(), made_unix=0, shares=shares, enforced_by="mps")
+    env = dict(entry.split("=", 1) for entry in wording.edits(grant, None).edits["env"])
+    assert env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "10"
+    assert "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT" not in env
+
+
+@dataclass
+class Daemon:
+    """A daemon that the test kills and breaks."""
+
+    paths: MpsPaths = PATHS
+    up: bool = False
+    broken: bool = False
+    started: list[bool] = field(default_factory=list)
+
+    def start(self) -> None:
+        if self.broken:
+            raise MpsError("it is broken")
+        self.started.append(True)
+        self.up = True
+
+    def alive(self) -> bool:
+        return self.up
+
+
+async def test_the_daemon_is_had_again_after_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharers, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(sharers, "AGAIN_S", 0.01)
+    daemon = Daemon(broken=True)
+    kept = Sharers(daemon)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(kept.run)
+        await anyio.sleep(0.05)
+        assert kept.ready() is None
+        daemon.broken = False
+        await anyio.sleep(0.05)
+        assert kept.ready() == PATHS
+        daemon.up = False
+        await anyio.sleep(0.05)
+        assert (kept.ready(), len(daemon.started)) == (PATHS, 2)
+        tasks.cancel_scope.cancel()
