@@ -93,11 +93,15 @@ static void fill(struct region *region, const struct region_plan *plan)
     __atomic_store_n(&p->ready, REGION_READY, __ATOMIC_RELEASE);
 }
 
+const struct region_watch *region_watch;
+
 static int map(struct region *region, int fd)
 {
     char *at = prim_map(fd, REGION_BYTES);
     if (!at)
         return -1;
+    if (region_watch)
+        region_watch->mapped(at, REGION_BYTES);
     region->prefix = (struct region_prefix *)(void *)at;
     region->ext = (struct region_extension *)(void *)(at + REGION_EXTENSION_AT);
     region->fd = fd;
@@ -126,7 +130,7 @@ void region_check_descriptor(struct region *region)
 
 void region_close(struct region *region)
 {
-    if (region->prefix)
+    if (region->prefix && (!region_watch || region_watch->unmapping(region->prefix)))
         munmap(region->prefix, REGION_BYTES);
     region_check_descriptor(region);
     if (region->fd >= 0)

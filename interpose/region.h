@@ -84,6 +84,13 @@ struct region {
     uint64_t inode;
 };
 
+/* Told of every mapping, where somebody set it before the first (region_guard.h). */
+struct region_watch {
+    void (*mapped)(void *at, size_t bytes);
+    bool (*unmapping)(void *at); /* false: leave it mapped */
+};
+extern const struct region_watch *region_watch;
+
 /* What a new region starts with. */
 struct region_plan {
     int count;

@@ -91,6 +91,11 @@ cdef extern from "region.h" nogil:
 cdef extern from "prim.h" nogil:
     void prim_lock_by_word()
 
+cdef extern from "region_guard.h" nogil:
+    bint region_guard_start()
+    bint region_guard_lost(const void* at)
+
+
 cdef extern from "account.h" nogil:
     uint64_t account_total(const region* r, int device)
     uint64_t account_overhead(const region* r, int device)

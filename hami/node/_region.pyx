@@ -1,7 +1,8 @@
 """A container's shared region, through the interposer's own C sources.
 
 Every word is read and changed by the code that programs in the container run, so no layout is written twice and no
-change misses a lock. A `Region` is one mapping; it may be used from several threads, but not closed while in use.
+change misses a lock. A `Region` is one mapping; it may be used from several threads, but not closed while in use. Where
+its container cuts the file under it, it reads as zeros (`replaced`); importing this module takes over SIGBUS for that.
 """
 
 from dataclasses import dataclass
@@ -23,12 +24,12 @@ class DeviceUse:
     uuid: str
     limit_bytes: int
     cores: int
+    # What programs have allocated.
     used_bytes: int
-    """What programs have allocated."""
+    # What their contexts and code take beside that: estimates, until `observe`.
     overhead_bytes: int
-    """What their contexts and code take beside that: estimates, until `observe`."""
+    # Part of `used_bytes` that stands in host memory because the device was full.
     swapped_bytes: int
-    """Part of `used_bytes` that stands in host memory because the device was full."""
     launches: int
     charged_ns: int
     waited_ns: int
@@ -74,6 +75,11 @@ class Snapshot:
     def blocked(self) -> bool:
         """Whether launches wait."""
         return self.recent_kernel < 0
+
+
+# A container may cut its file while we read it: that must not end this process. In place before the first mapping.
+if not region_guard_start():
+    raise OSError(errno, "SIGBUS cannot be handled")
 
 
 cdef object _failure(str path):
@@ -170,8 +176,10 @@ cdef class Region:
 
     @property
     def replaced(self):
-        """Whether `path` names another file by now, or none."""
+        """Whether `path` names another file by now, or none, or the file was cut: this mapping says nothing then."""
         cdef region* r = self._mapped()
+        if region_guard_lost(r.prefix):
+            return True
         try:
             now = os.stat(self.path)
         except FileNotFoundError:
