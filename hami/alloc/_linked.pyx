@@ -1,15 +1,16 @@
 """Which cards of a node: in the policy's order, and by their links where they rank alike."""
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from hami.alloc._ask cimport (
-    DEVICES, FITS, JOINED, LARGEST_FREE, LINKED, LINKS_NOT_FIT, NUMA_BIND, NUMA_NOT_FIT, NUMA_UP, QUOTA,
-    SCORE_DOWN, SCORE_UP, TALLY_WIDTH, TOO_FEW_DEVICES, TOO_FEW_PICKED, USED_DOWN, WHYS, Ask, Choice, Need,
+    DEVICES, FAMILY, FITS, GROUPED, JOINED, LARGEST_FREE, LINKED, LINKS_NOT_FIT, MODE_NOT_FIT, NUMA_BIND,
+    NUMA_NOT_FIT, NUMA_UP, PULL_UP, QUOTA, SCORE_DOWN, SCORE_UP, TAKEN_UP, TALLY_WIDTH, TOO_FEW_DEVICES,
+    TOO_FEW_PICKED, USED_DOWN, WHYS, Ask, Choice, Need,
 )
-from hami.alloc._rows cimport Rows, barred, closed, cores_of, memory_of, short_of, shown
-from hami.alloc._topology cimport Links, LinkTable, Pick, choose_linked, rest_value, set_score
+from hami.alloc._rows cimport Rows, barred, closed, short_of, shown, write_choice
+from hami.alloc._topology cimport Links, LinkTable, Pick, choose_linked, set_score
 
 
 cdef bint outranks(const Group* group, const Group* best, const Need* need) noexcept nogil:
@@ -20,8 +21,6 @@ cdef bint outranks(const Group* group, const Group* best, const Need* need) noex
             return group.rank[i] < best.rank[i]
     if group.links != best.links:
         return group.links > best.links
-    if group.rest != best.rest:
-        return group.rest > best.rest
     return (need.rules & LINKED) != 0
 
 
@@ -73,32 +72,51 @@ cdef class LinkedRows(Rows):
         # sets of cards have to be weighed against each other, all that fit are collected first.
         cdef const Need* need = &ask.needs[index]
         cdef const LinkTable* links = links_of(self, node)
-        cdef bint weighed = need.rules & (NUMA_BIND | JOINED | LINKED) or (links != NULL and not links.uniform)
-        cdef int32_t position, row, why, found = 0, numa = -1
+        cdef bint weighed = (
+            need.rules & (NUMA_BIND | JOINED | LINKED | GROUPED) or (links != NULL and not links.uniform)
+        )
+        cdef int32_t position, row, why, i, found = 0, numa = -1
         cdef int32_t start = picked + min(need.count, self.widest) if weighed else picked
         cdef uint8_t verdict
+        cdef bint known = False
         cdef Choice* choice
+        cdef Group group, best
         cdef int32_t devices = self.sort(node, need, ask)
+        memset(&best, 0, sizeof(Group))
         memset(tally, 0, TALLY_WIDTH * sizeof(int32_t))
         tally[DEVICES] = devices
-        for position in range(devices - 1, -1, -1):
-            # choices[start:start + found] are the passing ones of order[position + 1:devices].
-            row = self.order[position]
-            verdict = ask.verdicts[need.kinds + self.kind[row]]
-            why = barred(self, row, need, verdict)
-            if why != FITS:
-                tally[why] += 1
-                continue
-            numa = self.numa[row]
+        tally[FAMILY] = need.family
+        for position in range(devices - 1, -2, -1):
+            # choices[start:start + found] are the passing ones of order[position + 1:devices] in this NUMA group.
+            if position >= 0:
+                row = self.order[position]
+                verdict = ask.verdicts[need.kinds + self.kind[row]]
+                why = barred(self, row, need, verdict)
+                if why != FITS:
+                    tally[why] = 1 if why == MODE_NOT_FIT else tally[why] + 1
+                    continue
+            if position < 0 or (need.rules & NUMA_BIND and self.numa[row] != numa):
+                if not weighed or found < need.count:
+                    tally[NUMA_NOT_FIT if position >= 0 else TOO_FEW_PICKED] += found
+                elif not self.choose(need, node, found, &group):
+                    if need.rules & GROUPED:
+                        tally[need.misfit] += 1 if need.misfit == NUMA_NOT_FIT else found
+                    else:
+                        tally[LINKS_NOT_FIT] += found
+                elif not known or outranks(&group, &best, need):
+                    known = True
+                    best = group
+                    for i in range(need.count):
+                        self.choices[picked + i] = self.choices[start + self.chosen[i]]
+                if position < 0:
+                    break
+                found = 0
+                numa = self.numa[row]
             why = closed(self, row, need)
             if why == FITS:
                 tally[LARGEST_FREE] = max(tally[LARGEST_FREE], shown(self, row))
                 choice = &self.choices[start + found]
-                choice.need = index
-                choice.row = row
-                choice.memory = memory_of(self, row, need)
-                choice.cores = cores_of(self, row, need)
-                choice.place = -1
+                write_choice(self, choice, need, index, row)
                 if ask.limited and not (
                     # While cards are collected, each is judged as if it were the first.
                     self.within_quota(ask, picked, start + found, 1) if weighed
@@ -113,51 +131,27 @@ cdef class LinkedRows(Rows):
             self.listed[found] = position
             found += 1
             if found == need.count and not weighed:
+                self.add_pull(need, picked)
                 return found
-        if not weighed:
-            tally[TOO_FEW_PICKED] += found
-        elif self.settle(need, node, picked, found, numa, tally):
+        if known:
+            self.link_value += best.links if need.rules & LINKED else 0
+            self.group_rank += best.merit
+            self.add_pull(need, picked)
             if not ask.limited or self.within_quota(ask, picked, picked, need.count):
                 return need.count
             memset(tally, 0, WHYS * sizeof(int32_t))
             tally[QUOTA] = need.count
-            return -1
-        if need.count > devices:
+        elif need.count > devices:
             memset(tally, 0, WHYS * sizeof(int32_t))
             tally[TOO_FEW_DEVICES] = 1
         return -1
 
-    cdef bint settle(
-        self, const Need* need, int32_t node, int32_t picked, int32_t found, int32_t numa, int32_t* tally
-    ) noexcept nogil:
-        # Of the cards listed[0:found], whose choices stand behind those to come, the best set into
-        # choices[picked:picked + count]. Cards of one NUMA node stand together; `numa` is the one visited last.
-        cdef int32_t start = picked + min(need.count, self.widest), begin = 0, end, i
-        cdef bint known = False, last
-        cdef Group group, best
-        memset(&best, 0, sizeof(Group))
-        while begin < found:
-            end = found
-            if need.rules & NUMA_BIND:
-                end = begin + 1
-                while end < found and self.numa_at(end) == self.numa_at(begin):
-                    end += 1
-            if end - begin < need.count:
-                last = end == found and (not need.rules & NUMA_BIND or self.numa_at(begin) == numa)
-                tally[TOO_FEW_PICKED if last else NUMA_NOT_FIT] += end - begin
-            elif not self.choose(need, node, begin, end, found, &group):
-                tally[LINKS_NOT_FIT] += end - begin
-            elif not known or outranks(&group, &best, need):
-                known = True
-                best = group
-                for i in range(need.count):
-                    self.choices[picked + i] = self.choices[start + self.chosen[i]]
-            begin = end
-        self.link_value += best.links if known and need.rules & LINKED else 0
-        return known
-
-    cdef inline int32_t numa_at(self, int32_t place) noexcept nogil:
-        return self.numa[self.order[self.listed[place]]]
+    cdef void add_pull(self, const Need* need, int32_t picked) noexcept nogil:
+        # A family that ranks its cards itself ranks nodes by them, before their use.
+        cdef int32_t i
+        if need.pulled:
+            for i in range(need.count):
+                self.group_rank += PULL_WEIGHT * self.pull[self.choices[picked + i].row]
 
     cdef bint same_rank(self, int32_t a, int32_t b, uint32_t ranked) noexcept nogil:
         # Positions in `order`: equal in every key that counts before links.
@@ -172,62 +166,109 @@ cdef class LinkedRows(Rows):
             elif key == USED_DOWN:
                 if self.slots_used[left] != self.slots_used[right]:
                     return False
+            elif key == TAKEN_UP:
+                if self.is_taken(left) != self.is_taken(right):
+                    return False
+            elif key == PULL_UP:
+                if self.pull[left] != self.pull[right]:
+                    return False
             elif self.numa[left] != self.numa[right]:
                 return False
         return True
 
-    cdef bint choose(
-        self, const Need* need, int32_t node, int32_t begin, int32_t end, int32_t found, Group* group
-    ) noexcept nogil:
-        # The best set among listed[begin:end], of all listed[0:found] that are free: `chosen` become places in
-        # `listed`, ascending. The cards before the last one that would be taken by rank are in it, unless they rank
-        # like that one: among these, links decide.
+    cdef bint choose(self, const Need* need, int32_t node, int32_t found, Group* group) noexcept nogil:
+        # The best set among listed[0:found]: `chosen` become places in `listed`, ascending. The cards before the last
+        # one that would be taken by rank are in it, unless they rank like that one: among these, links decide.
         cdef const LinkTable* links = links_of(self, node)
-        cdef int32_t first = self.first[node], last = begin + need.count - 1, i, place, sure = begin, open_end, n = 0
-        cdef uint32_t ranked
+        cdef int32_t first = self.first[node], last = need.count - 1, i, sure = 0, open_end, n = 0
         cdef Pick pick
+        group.merit = 0
+        if need.rules & GROUPED:
+            return self.choose_group(need, node, found, group)
         while sure < last and not self.same_rank(self.listed[sure], self.listed[last], need.ranked):
             sure += 1
-        open_end = begin + need.count
-        while open_end < end and self.same_rank(self.listed[open_end], self.listed[last], need.ranked):
+        open_end = need.count
+        while open_end < found and self.same_rank(self.listed[open_end], self.listed[last], need.ranked):
             open_end += 1
-        group.links = group.rest = 0
         if links == NULL or (links.uniform and not need.rules & JOINED):
             if need.rules & JOINED and need.count > 1:
                 return False
             for i in range(need.count):
-                self.chosen[i] = begin + i
+                self.chosen[i] = i
         else:
             memset(self.unused, 0, self.length[node])
             for i in range(found):
                 self.spots[i] = self.order[self.listed[i]] - first
                 self.unused[self.spots[i]] = 1
-            pick.order, pick.want = &self.spots[begin], need.count
-            pick.sure, pick.open = sure - begin, open_end - sure
+            pick.order, pick.sure, pick.open, pick.want = self.spots, sure, open_end - sure, need.count
             pick.free, pick.joined = self.unused, (need.rules & JOINED) != 0
             if not choose_linked(links, &pick, self.chosen):
                 # Being joined is a must: then among all, whatever their rank.
-                pick.sure, pick.open = 0, end - begin
+                pick.sure, pick.open = 0, found
                 if not choose_linked(links, &pick, self.chosen):
                     return False
-            group.rest = rest_value(links, self.unused, self.chosen, need.count)
             # They come in the order of `listed`.
-            for i in range(begin, end):
+            for i in range(found):
                 if n < need.count and self.chosen[n] == self.spots[i]:
                     self.chosen[n] = i
                     n += 1
+        group.links = 0
         if links != NULL:
             for i in range(need.count):
                 self.spots[i] = self.order[self.listed[self.chosen[i]]] - first
             group.links = set_score(links, self.spots, need.count)
-        ranked = need.ranked
+        self.weigh_group(need, group)
+        return True
+
+    cdef void weigh_group(self, const Need* need, Group* group) noexcept nogil:
+        # What the chosen cards are worth by the policy's keys.
+        cdef uint32_t ranked = need.ranked
+        cdef int32_t i, n
         for n in range(8):
             group.rank[n] = 0
             for i in range(need.count if ranked & 15 else 0):
-                place = self.listed[self.chosen[i]]
-                group.rank[n] += self.worth(place, ranked & 15)
+                group.rank[n] += self.worth(self.listed[self.chosen[i]], ranked & 15)
             ranked >>= 4
+
+    # Families that say which of their cards go together. How good a group is comes first; what the policy prefers
+    # decides between equal ones.
+
+    cdef uint64_t idle_spots(self, int32_t node, int32_t board) noexcept nogil:
+        cdef int32_t row
+        cdef uint64_t idle = 0
+        for row in range(self.first[node], self.first[node] + self.length[node]):
+            if self.board[row] == board and self.slots_used[row] == 0:
+                idle |= <uint64_t>1 << self.spot[row]
+        return idle
+
+    cdef bint choose_group(self, const Need* need, int32_t node, int32_t found, Group* group) noexcept nogil:
+        # As `choose`; the family's own order is kept.
+        cdef int32_t i, board = self.board[self.order[self.listed[0]]]
+        if board < 0:
+            return False
+        for i in range(found):
+            self.spots[i] = self.spot[self.order[self.listed[i]]]
+        group.links = 0
+        if not self.boards.choose(
+            board, need.wanted, self.spots, found, self.idle_spots(node, board), need.count, self.chosen, &group.merit
+        ):
+            return False
+        self.weigh_group(need, group)
         return True
+
+    cdef bint is_group(self, const Need* need, int32_t node, int32_t picked) noexcept nogil:
+        # Whether the last `count` choices, which are taken, are cards that go together.
+        cdef int32_t i, row = self.choices[picked - 1].row, board = self.board[row]
+        cdef float merit
+        if board < 0:
+            return False
+        cdef uint64_t idle = self.idle_spots(node, board)
+        for i in range(need.count):
+            row = self.choices[picked - need.count + i].row
+            self.spots[i] = self.spot[row]
+            if self.slots_used[row] == need.slots:
+                idle |= <uint64_t>1 << self.spot[row]
+        return self.boards.choose(board, need.wanted, self.spots, need.count, idle, 0, self.chosen, &merit)
 
     cdef double worth(self, int32_t position, uint32_t key) noexcept nogil:
         # What one card adds to its set by a ranked key; lower is better, as the end of the sorted list is.
@@ -238,4 +279,8 @@ cdef class LinkedRows(Rows):
             return self.score[position]
         if key == USED_DOWN:
             return <double>self.slots_used[row]
+        if key == TAKEN_UP:
+            return 0 if self.is_taken(row) else 1
+        if key == PULL_UP:
+            return -self.pull[row]
         return -self.numa[row] if key == NUMA_UP else self.numa[row]

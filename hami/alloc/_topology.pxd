@@ -52,9 +52,6 @@ cdef struct Pick:
 cdef bint choose_linked(const LinkTable* links, const Pick* pick, int32_t* chosen) noexcept nogil
 cdef bint are_joined(const LinkTable* links, const int32_t* cards, int32_t count) noexcept nogil
 cdef int64_t set_score(const LinkTable* links, const int32_t* cards, int32_t count) noexcept nogil
-cdef int64_t rest_value(
-    const LinkTable* links, const uint8_t* unused, const int32_t* chosen, int32_t count
-) noexcept nogil
 cdef int32_t best_score(const LinkTable* links, uint32_t unused, int32_t want) noexcept nogil
 
 

@@ -293,22 +293,6 @@ cdef int32_t best_score(const LinkTable* links, uint32_t unused, int32_t want) n
     return links.best[want][unused]
 
 
-cdef int64_t rest_value(
-    const LinkTable* links, const uint8_t* unused, const int32_t* chosen, int32_t count
-) noexcept nogil:
-    # What the unused cards are worth without the chosen ones; 0 above MOST_EXACT cards, where no table says it.
-    cdef uint32_t mask = 0
-    cdef int32_t i
-    if links.cards > MOST_EXACT:
-        return 0
-    for i in range(links.cards):
-        if unused[i]:
-            mask |= <uint32_t>1 << i
-    for i in range(count):
-        mask &= ~(<uint32_t>1 << chosen[i])
-    return links.rest[mask]
-
-
 cdef int64_t set_score(const LinkTable* links, const int32_t* cards, int32_t count) noexcept nogil:
     cdef int32_t i, j
     cdef int64_t total = 0

@@ -184,11 +184,10 @@ def node_score(node: Node, registry: Registry) -> float:
     total = [sum(amounts) for amounts in zip(*((d.slots, d.cores, d.memory_mib) for _, d in cards), strict=True)]
     every = [node.of(vendor, device) for vendor, device in cards]
     used = [sum(u.slots for u in every), sum(u.cores for u in every), sum(u.memory for u in every)]
-    if 0 in total:
-        return 0.0
     score = 0.0
     for part, whole in zip(used, total, strict=True):
-        score = single(score + single(single(part) / single(whole)))
+        if whole:  # what no card is known to have says nothing about its use
+            score = single(score + single(single(part) / single(whole)))
     return single(10 * score)
 
 
@@ -228,10 +227,6 @@ def rest(cards: Sequence[Device], scores: Scores) -> int:
         weight * max((link_sum(group, scores) for group in combinations(cards, size)), default=0)
         for size, weight in ((2, 84), (4, 14), (8, 3))
     )
-
-
-def left_by(taken: Sequence[Device], everything: Sequence[Device], scores: Scores) -> int:
-    return rest([card for card in everything if card not in taken], scores)
 
 
 @dataclass
@@ -431,14 +426,13 @@ class Trial:
             if len(group) == need.count and not weighed:
                 return tuple(self.share(need, taken) for taken in group)
         best: tuple[Device, ...] | None = None
-        everything = [device for group in groups for device in group]
         for group in groups:
             if len(group) < need.count:
                 if group:
                     count(Why.TOO_FEW_PICKED if group is groups[-1] else Why.NUMA_NOT_FIT, len(group))
-            elif (found := self.choose(node, need, selection, group, everything, scores)) is None:
+            elif (found := self.choose(node, need, selection, group, scores)) is None:
                 count(Why.LINKS_NOT_FIT, len(group))
-            elif best is None or self.outranks(node, need, selection, found, best, everything, scores):
+            elif best is None or self.outranks(node, need, selection, found, best, scores):
                 best = found
         if best is not None:
             if "topology-aware" in self.words():
@@ -463,13 +457,7 @@ class Trial:
         return found
 
     def choose(
-        self,
-        node: Node,
-        need: Need,
-        selection: Selection,
-        group: Sequence[Device],
-        everything: Sequence[Device],
-        scores: Scores,
+        self, node: Node, need: Need, selection: Selection, group: Sequence[Device], scores: Scores
     ) -> tuple[Device, ...] | None:
         """The best linked of the sets that rank best, the one that leaves the best rest, the first of equals."""
 
@@ -479,7 +467,7 @@ class Trial:
         for these in (best_ranked, sets):
             allowed = [s for s in these if not selection.link_bind or are_joined(s, scores)]
             if allowed:
-                return max(allowed, key=lambda s: (link_sum(s, scores), left_by(s, everything, scores)))
+                return max(allowed, key=lambda s: (link_sum(s, scores), rest([d for d in group if d not in s], scores)))
         return None
 
     def rank(self, node: Node, need: Need, selection: Selection, device: Device) -> tuple[float, ...]:
@@ -501,15 +489,13 @@ class Trial:
         selection: Selection,
         found: Sequence[Device],
         best: Sequence[Device],
-        everything: Sequence[Device],
         scores: Scores,
     ) -> bool:
         """Whether a NUMA group's set is better than that of an earlier group."""
 
         def worth(cards: Sequence[Device]) -> tuple[float, ...]:
             ranks = [self.rank(node, need, selection, device) for device in cards]
-            linked = -link_sum(cards, scores), -left_by(cards, everything, scores)
-            return (*(sum(values) for values in zip(*ranks, strict=True)), *linked)
+            return (*(sum(values) for values in zip(*ranks, strict=True)), -link_sum(cards, scores))
 
         return worth(found) < worth(best) or ("topology-aware" in self.words() and worth(found) == worth(best))
 
@@ -612,8 +598,6 @@ class Trial:
         return sorted(cards, key=key)
 
     def card_score(self, node: Node, need: Need, device: Device) -> float:
-        if 0 in (device.slots, device.cores, device.memory_mib):
-            return 0.0
         used = node.of(need.vendor, device)
         slots, cores, memory = used.slots, used.cores, used.memory
         if self.request_scored or device.model == need.vendor:
@@ -623,5 +607,6 @@ class Trial:
         score = 0.0
         parts = (slots, device.slots), (cores, device.cores), (memory, device.memory_mib)
         for weight, (part, whole) in zip(self.request.weights, parts, strict=True):
-            score = single(score + single(single(weight) * single(single(part) / single(whole))))
+            if whole:
+                score = single(score + single(single(weight) * single(single(part) / single(whole))))
         return single(10 * score)

@@ -41,7 +41,6 @@ def devices(running: Running, name: str) -> set[str]:
         ({keys.TOPOLOGY_REQUIRE: "numa"}, 2, {"n-0", "n-1"}),
         ({keys.TOPOLOGY_REQUIRE: "numa"}, 3, None),
         ({keys.TOPOLOGY_REQUIRE: "numa,link"}, 2, None),
-        ({keys.TOPOLOGY_REQUIRE: "numa,link"}, 1, {"n-1"}),
         ({keys.CARD_POLICY: "topology-aware"}, 1, {"n-1"}),
     ],
 )
