@@ -2,6 +2,7 @@
  *
  *     client calibrate                    microseconds that a million rounds of the kernel's loop take
  *     client run EPOCH_NS FROM_S TO_S KERNEL_NS ROUNDS DEPTH GRAPH ON_MS OFF_MS
+ *     client late EPOCH_NS TO_S           how late this machine wakes programs: milliseconds, nineteen of twenty times less
  *
  * `run` launches kernels of KERNEL_NS between FROM_S and TO_S after EPOCH_NS on the monotonic clock, DEPTH outstanding
  * at a time (1 = each is waited for), GRAPH of them as one CUDA graph (0 = single kernels); with ON_MS, it works so long
@@ -239,8 +240,33 @@ static int calibrate(void)
     return 0;
 }
 
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Asks to be woken every 2 ms, as a program is whose kernel ends. */
+static int late(char **words)
+{
+    static double late_ms[BINS];
+    unsigned long long at = strtoull(words[0], NULL, 10), to = at + (unsigned long long)(atof(words[1]) * 1e9);
+    int times = 0;
+    for (; at < to && times < BINS; at += 2000000) {
+        if (at < now_ns())
+            continue;
+        sleep_until(at);
+        late_ms[times++] = (double)(now_ns() - at) / 1e6;
+    }
+    qsort(late_ms, (size_t)times, sizeof late_ms[0], by_size);
+    printf("%.3f\n", times ? late_ms[times * 19 / 20] : 0.0);
+    return 0;
+}
+
 int main(int count, char **words)
 {
+    if (count == 4 && strcmp(words[1], "late") == 0)
+        return late(words + 2);
     if (count == 2 && strcmp(words[1], "calibrate") == 0)
         return calibrate();
     return count == 11 && strcmp(words[1], "run") == 0 ? run(words + 2) : 2;

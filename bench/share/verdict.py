@@ -24,6 +24,8 @@ class Judged:
     unit: str
     worst: float | None = None
     """The window furthest off, where windows are looked at."""
+    late_ms: float = 0.0
+    """How late the machine woke programs meanwhile: kernels as long as that cannot follow each other closely."""
     tries: int = 1
     """How often the row was measured; the middle measurement counts."""
 
