@@ -21,7 +21,7 @@ def facts(capacity: Mapping[str, Any]) -> NodeFacts:
 
 
 def amounts(devices: tuple[Device, ...] | None) -> list[tuple[str, int, int]] | None:
-    return devices and [(device.uuid, device.cores, device.memory_mib) for device in devices]
+    return None if devices is None else [(device.uuid, device.cores, device.memory_mib) for device in devices]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,8 @@ def amounts(devices: tuple[Device, ...] | None) -> list[tuple[str, int, int]] | 
 def test_shares_of_the_capacity(capacity: dict[str, str], cards: list[tuple[int, int, int]] | None) -> None:
     assert MLU.read is not None
     found = amounts(MLU.read(facts(capacity), MLU, []))
-    assert found == (cards and [(f"n-cambricon-mlu-{i}", cores, memory) for i, cores, memory in cards])
+    named = None if cards is None else [(f"n-cambricon-mlu-{i}", cores, memory) for i, cores, memory in cards]
+    assert found == named
 
 
 def test_cards_of_sixteen_units() -> None:
