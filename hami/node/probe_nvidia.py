@@ -31,6 +31,7 @@ PREFIX: Final = "NVIDIA"
 XID_OF_PROGRAMS: Final = frozenset({13, 31, 43, 45, 68, 109})
 """Xid errors that a faulty program causes; the card is fine afterwards."""
 FULL_CORES: Final = 100
+SECOND_US: Final = 1_000_000
 SINGLE: Final = "single"
 MIXED: Final = "mixed"
 """Strategies for instances that somebody else made: devices like any other, or a resource for each profile."""
@@ -52,6 +53,7 @@ class NvidiaProbe:
         self._sysfs = sysfs
         self._broken: dict[DeviceUuid, str] = {}
         self._events: Any = None
+        self._shares_us: int | None = None
         self._links: Links | None = None
         self.asymmetric: tuple[tuple[DeviceUuid, DeviceUuid], ...] = ()
         """Pairs whose links look different from each side; they score 0."""
@@ -213,11 +215,13 @@ class NvidiaProbe:
         return found
 
     def shares(self) -> Mapping[DeviceUuid, Mapping[int, int]]:
-        """By card: percent of the last second or so that each process had, by pid; idle processes may be absent.
+        """By card: percent of the time since the last call (a second before the first, three at most) that each process
+        had, by pid; idle processes may be absent.
 
         A card whose driver does not tell is absent.
         """
-        since_us = int((time.time() - 1) * 1e6)
+        now_us = int(time.time() * 1e6)
+        since_us, self._shares_us = max(self._shares_us or now_us - SECOND_US, now_us - 3 * SECOND_US), now_us
         found = {}
         for uuid, handle in self._handles().items():
             try:
@@ -226,8 +230,10 @@ class NvidiaProbe:
                 samples = []  # nobody did anything
             except pynvml.NVMLError:
                 continue
-            latest = {int(sample.pid): sample for sample in sorted(samples, key=lambda sample: int(sample.timeStamp))}
-            found[uuid] = {pid: min(100, int(sample.smUtil)) for pid, sample in latest.items()}
+            told: dict[int, list[int]] = {}
+            for sample in samples:
+                told.setdefault(int(sample.pid), []).append(min(100, int(sample.smUtil)))
+            found[uuid] = {pid: round(sum(percents) / len(percents)) for pid, percents in told.items()}
         return found
 
     def _handles(self) -> dict[DeviceUuid, Any]:
