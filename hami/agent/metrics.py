@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from hami.agent.instances import ContainerInstance
 from hami.agent.monitor import ContainerDevice, HostDevice, Monitor
 
 ZONE: Final = ("zone", "vGPU")
@@ -156,8 +157,11 @@ class DeviceCollector(Collector):
             yield self._host(row, look.hosts)
         for container_row in CONTAINER_ROWS:
             yield self._container(container_row, look.containers)
+        yield _instances(look.instances)
         if self._legacy:
             yield from self._legacy_families(look.hosts, look.containers)
+            yield _legacy_memory(look.containers)
+            yield _legacy_instances(look.instances)
         errors = CounterMetricFamily(
             "hami_monitor_region_errors", "Regions that could not be read", labels=["simulated"]
         )
@@ -208,6 +212,40 @@ class DeviceCollector(Collector):
                 if amount is not None:
                     family.add_metric([*_container_labels(device), ZONE[1]], amount)
             yield family
+
+
+def _instances(found: Sequence[ContainerInstance]) -> Metric:
+    labels = [*CONTAINER, "mig_uuid", "profile", "gpu_instance_id", "compute_instance_id", ZONE[0]]
+    family = GaugeMetricFamily(
+        "hami_mig_device_info", "1 for each MIG instance that a container was given", labels=labels
+    )
+    for each in found:
+        ids = [each.made.uuid, each.profile, str(each.made.gpu_instance), str(each.made.compute_instance)]
+        family.add_metric([*_instance_labels(each), *ids, ZONE[1]], 1)
+    return family
+
+
+def _legacy_instances(found: Sequence[ContainerInstance]) -> Metric:
+    labels = [*LEGACY_CONTAINER, "instanceid", ZONE[0]]
+    family = GaugeMetricFamily("MigInfo", "Old name of hami_mig_device_info", labels=labels)
+    for each in found:
+        family.add_metric([*_instance_labels(each), str(each.made.gpu_instance), ZONE[1]], 1)
+    return family
+
+
+def _legacy_memory(devices: Sequence[ContainerDevice]) -> Metric:
+    """Byte counts as labels, as dashboards of before 2.9 have them; the fourth was never filled in."""
+    labels = [*LEGACY_CONTAINER, "context", "module", "data", "offset", ZONE[0]]
+    help_ = "Old name of hami_container_device_memory_bytes"
+    family = GaugeMetricFamily("Device_memory_desc_of_container", help_, labels=labels)
+    for device in devices:
+        parts = [str(part) for part in (device.context_bytes, device.module_bytes, device.buffer_bytes, 0)]
+        family.add_metric([*_container_labels(device), *parts, ZONE[1]], device.used_bytes)
+    return family
+
+
+def _instance_labels(each: ContainerInstance) -> list[str]:
+    return [each.key.namespace, each.key.name, each.container, str(each.index), each.card]
 
 
 def _container_labels(device: ContainerDevice) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypedDict
 
 import anyio
 
+from hami.agent.instances import ContainerInstance, instances
 from hami.agent.regions import DeviceView, RegionView
 from hami.agent.shares import ProcessShares, Shares
 from hami.alloc.feedback import ContainerUse, Feedback, Rhythm, feedback, tenants
@@ -107,6 +108,7 @@ class Look:
     monotonic_s: float
     hosts: tuple[HostDevice, ...] = ()
     containers: tuple[ContainerDevice, ...] = ()
+    instances: tuple[ContainerInstance, ...] = ()
     errors: int = 0
     """Regions that could not be read, since the start."""
 
@@ -178,7 +180,8 @@ class Monitor:
         if reap:
             self._reaped_s = now
         views: dict[str, tuple[Grant, RegionView]] = {}
-        for grant in self._grants():
+        grants = self._grants()
+        for grant in grants:
             if grant.state is not State.SETTLED:
                 continue
             try:
@@ -198,6 +201,7 @@ class Monitor:
             containers=tuple(
                 device for grant_id, (grant, view) in views.items() for device in self._devices(grant, view)
             ),
+            instances=tuple(instances(grants)),
             errors=self._errors,
         )
 

@@ -14,8 +14,8 @@ from hami.agent.monitor import LOOK_CLOSELY_S, Monitor
 from hami.agent.regions import DeviceView, RegionFiles, RegionView
 from hami.agent.shares import ProcessShares
 from hami.alloc.feedback import Feedback
-from hami.model.claim import Share
-from hami.model.device import NodeInventory
+from hami.model.claim import MigInstance, MigReservation, Share
+from hami.model.device import MigPlacement, NodeInventory
 from hami.model.names import DeviceUuid, PodKey, PodUid
 from hami.node._region import Region
 from hami.node.grants import Grant, GrantStore, Holder, State, new_id
@@ -416,9 +416,38 @@ class TestMetrics:
         assert any(line.startswith("hami_container_oom_rejections_total{") and line.endswith(" 3.0") for line in own)
         assert not any(line.startswith("hami_vgpu") for line in own)
 
+    def test_mig_instances_are_told_without_a_region(self) -> None:
+        made = MigInstance(uuid="MIG-1", gpu_instance=3, compute_instance=0)
+        reservation = MigReservation(
+            container=0,
+            device=1,
+            uuid=UUIDS[0],
+            profile="1g.10gb",
+            placement=MigPlacement(start=4, size=1),
+            instance=made,
+        )
+        cut = replace(grant("cut", 0), mig=(reservation, replace(reservation, device=0, instance=None)))
+        waiting = replace(cut, id=new_id(), state=State.TENTATIVE)
+        monitor = Monitor(ScriptedRegions(), lambda: (cut, waiting), FakeProbe(), NODE)
+        monitor.see()
+        registry = CollectorRegistry()
+        registry.register(DeviceCollector(monitor, simulated=True, legacy=True))
+        lines = [
+            line for line in generate_latest(registry).decode().splitlines() if "1g.10gb" in line or "MigInfo{" in line
+        ]
+        assert lines == [
+            'hami_mig_device_info{compute_instance_id="0",container="main",'
+            f'device_uuid="{UUIDS[0]}",gpu_instance_id="3",mig_uuid="MIG-1",namespace="default",pod="cut",'
+            'profile="1g.10gb",vdevice_index="1",zone="vGPU"} 1.0',
+            f'MigInfo{{ctrname="main",deviceuuid="{UUIDS[0]}",instanceid="3",podname="cut",podnamespace="default",'
+            'vdeviceid="1",zone="vGPU"} 1.0',
+        ]
+
     def test_old_names_only_when_asked_for(self) -> None:
         assert "vGPU_device_memory_usage_in_bytes" not in self.text()
         text = self.text(legacy=True)
         labels = f'ctrname="main",deviceuuid="{UUIDS[1]}",podname="one",podnamespace="default",vdeviceid="0"'
         assert f'vGPU_device_memory_usage_in_bytes{{{labels},zone="vGPU"}} 600.0' in text
         assert "HostGPUMemoryUsage{" in text
+        parts = f'context="100",ctrname="main",data="300",deviceuuid="{UUIDS[1]}",module="200",offset="0"'
+        assert f"Device_memory_desc_of_container{{{parts}," in text
