@@ -198,9 +198,12 @@ def _families(request: PodRequest, registry: Registry) -> list[Vendor]:
 
 def _settled(ledger: Ledger, request: PodRequest, chosen: Assignment) -> Assignment:
     """The assignment with what families add that give out single units of a device."""
+    families = [vendor for vendor in _families(request, ledger.registry) if vendor.settle is not None]
+    if not families:
+        return chosen
     segments = dict(chosen.segments)
     roles = tuple(container.role for container in request.containers)
-    for vendor in _families(request, ledger.registry):
+    for vendor in families:
         if vendor.settle is not None:
             own = (usage.device for usage in ledger.usage(chosen.node) if usage.vendor == vendor.name)
             devices = {device.uuid: device for device in own}
