@@ -1,7 +1,9 @@
 """Enflame GCU: whole cards."""
 
+from collections.abc import Mapping
 from typing import Final
 
+from hami.model.claim import Why
 from hami.model.device import Device
 from hami.model.names import DeviceUuid, VendorWord
 from hami.model.registration import cards_of_capacity
@@ -13,6 +15,11 @@ def card(facts: NodeFacts, index: int, count: int) -> Device:
     """A card that is given out whole: 100 of each."""
     uuid = DeviceUuid(f"{facts.name}-GCU-{index}")
     return Device(uuid=uuid, index=index, slots=1, memory_mib=100, cores=100, model="GCU")
+
+
+def alone(counts: Mapping[Why, int]) -> Mapping[Why, int]:
+    """A card's only slot is taken: the family calls that a conflict with exclusive use."""
+    return {Why.EXCLUSIVE_CONFLICT if why is Why.SLOTS_EXHAUSTED else why: count for why, count in counts.items()}
 
 
 GCU: Final = Vendor(
@@ -28,6 +35,7 @@ GCU: Final = Vendor(
     lock_key="",
     default_count=0,
     default_cores=100,
+    reasons=alone,
 )
 
 
