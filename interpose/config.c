@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "override.h"
+
 enum { GRANT_ROOM = 16 * 1024 + 1 };
 #define DEFAULT_REGION "/tmp/cudevshr.cache" /* HAMi's */
 #define MIB (1024ULL * 1024ULL)
@@ -244,12 +246,42 @@ uint64_t config_bytes(const char *text)
     return number * unit;
 }
 
-static const char *indexed(const char *name, int i)
+/* A variable as the container was started with it, and as it was changed afterwards; null where it is not named. */
+struct setting {
+    const char *given, *changed;
+};
+
+static struct setting setting_of(const struct overrides *overrides, const char *name)
+{
+    return (struct setting){.given = getenv(name), .changed = overrides_get(overrides, name)};
+}
+
+static const char *latest(const struct overrides *overrides, const char *name)
+{
+    struct setting setting = setting_of(overrides, name);
+    return setting.changed ? setting.changed : setting.given;
+}
+
+static struct setting indexed(const struct overrides *overrides, const char *name, int i)
 {
     char both[64];
     snprintf(both, sizeof both, "%s_%d", name, i);
-    const char *value = getenv(both);
-    return value ? value : getenv(name);
+    struct setting one = setting_of(overrides, both), all = setting_of(overrides, name);
+    return (struct setting){.given = one.given ? one.given : all.given,
+                            .changed = one.changed ? one.changed : all.changed};
+}
+
+/* Of two limits, of which 0 is none. Who may write a file in the container may tighten its limits, not loosen them. */
+static uint64_t tighter(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+/* 0 stands for "no limit", as do 100 and more. */
+static uint32_t percent_of(const char *text)
+{
+    long percent = text ? strtol(text, NULL, 0) : 0;
+    return percent > 0 && percent < 100 ? (uint32_t)percent : 0;
 }
 
 /* A list of UUIDs, comma separated, into the plan. Anything else (indices, "all", a path) says nothing about order. */
@@ -271,26 +303,27 @@ static void read_uuids(const char *list, struct region_plan *plan)
     plan->count = count;
 }
 
-static bool read_environment(struct config *config)
+static bool read_environment(struct config *config, const struct overrides *overrides)
 {
-    const char *priority = getenv("CUDA_TASK_PRIORITY");
-    const char *policy = getenv("GPU_CORE_UTILIZATION_POLICY");
+    const char *priority = latest(overrides, "CUDA_TASK_PRIORITY");
+    struct setting policies = setting_of(overrides, "GPU_CORE_UTILIZATION_POLICY");
+    bool looser = policies.changed && strcasecmp(policies.changed, "disable") == 0;
+    const char *policy = policies.changed && !looser ? policies.changed : policies.given;
     config->plan.priority = priority ? atoi(priority) : 1;
     config->policy = policy && strcasecmp(policy, "force") == 0     ? POLICY_FORCE
                      : policy && strcasecmp(policy, "disable") == 0 ? POLICY_DISABLE
                                                                     : POLICY_DEFAULT;
-    const char *oversubscribe = getenv("CUDA_OVERSUBSCRIBE");
+    const char *oversubscribe = latest(overrides, "CUDA_OVERSUBSCRIBE");
     config->oversubscribe = oversubscribe && (strcasecmp(oversubscribe, "true") == 0 || strcmp(oversubscribe, "1") == 0);
     read_uuids(getenv("NVIDIA_VISIBLE_DEVICES"), &config->plan);
     read_uuids(getenv("HAMI_DEVICE_UUIDS"), &config->plan);
     bool any = false;
     for (int i = 0; i < REGION_DEVICES; i++) {
-        const char *cores = indexed("CUDA_DEVICE_SM_LIMIT", i);
-        const char *memory = indexed("CUDA_DEVICE_MEMORY_LIMIT", i);
-        long percent = cores ? strtol(cores, NULL, 0) : 0;
-        config->plan.limit[i] = config_bytes(memory);
-        config->plan.cores[i] = percent > 0 && percent < 100 ? (uint32_t)percent : 0;
-        any = any || memory || cores;
+        struct setting cores = indexed(overrides, "CUDA_DEVICE_SM_LIMIT", i);
+        struct setting memory = indexed(overrides, "CUDA_DEVICE_MEMORY_LIMIT", i);
+        config->plan.limit[i] = tighter(config_bytes(memory.given), config_bytes(memory.changed));
+        config->plan.cores[i] = (uint32_t)tighter(percent_of(cores.given), percent_of(cores.changed));
+        any = any || memory.given || memory.changed || cores.given || cores.changed;
     }
     return any;
 }
@@ -315,7 +348,9 @@ static bool find_region(const char *directory, char *path, size_t room)
 static void read_contract(const struct config_sources *sources, struct config *config)
 {
     const char *cache = getenv("CUDA_DEVICE_MEMORY_SHARED_CACHE");
-    bool limits = read_environment(config);
+    struct overrides overrides;
+    overrides_read(sources->override_file, &overrides);
+    bool limits = read_environment(config, &overrides);
     bool named = cache && *cache && strlen(cache) < sizeof config->region;
     if (named)
         strcpy(config->region, cache);

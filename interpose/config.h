@@ -55,6 +55,7 @@ struct config {
 /* Where to look. Null members are not looked at. */
 struct config_sources {
     const char *grant_directory;
+    const char *override_file;     /* variables changed afterwards (override.h); never looser limits */
     const char *library_directory; /* where this library lies: regions are mounted beside it */
 };
 

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "context.h"
@@ -14,6 +15,7 @@
 #include "live.h"
 #include "log.h"
 #include "managed.h"
+#include "override.h"
 #include "pool.h"
 
 struct process process;
@@ -98,6 +100,8 @@ static void attach(void)
     char directory[512];
     library_directory(directory, sizeof directory);
     struct config_sources sources = {.grant_directory = HAMI_GRANT_DIRECTORY, .library_directory = directory};
+    if (getauxval(AT_SECURE) == 0) /* not in a program with more rights than who started it */
+        sources.override_file = OVERRIDE_FILE;
     config_read(&sources, &process.config);
     if (process.config.verdict == CONFIG_CLOSED)
         log_line(LOG_ERROR, "grant not usable, device memory is refused: %s", process.config.reason);
@@ -270,8 +274,21 @@ enum account_cap process_cap(int device)
     return process.config.accounting == ACCOUNTING_STRICT ? ACCOUNT_STRICT : ACCOUNT_REFUSE;
 }
 
+/* The dead are swept by the node side, and by whoever is refused. Where there is no node side (`hami run`), those who only
+ * look shall see no use of the dead either that is older than a second. */
+static void sweep(void)
+{
+    static uint64_t swept;
+    uint64_t now = prim_unix_seconds();
+    if (__atomic_load_n(&swept, __ATOMIC_RELAXED) == now)
+        return;
+    if (__atomic_exchange_n(&swept, now, __ATOMIC_RELAXED) != now)
+        region_reap(&process.region, false);
+}
+
 struct account_view process_view(int device, const struct account_view *driver)
 {
+    sweep();
     return account_view(&process.region, device, driver, process.config.accounting != ACCOUNTING_REQUESTED);
 }
 

@@ -84,6 +84,15 @@ def test_a_limit_counts_for_all_processes_of_a_container(container: Container) -
     assert alloc["got_mib"] == LIMIT_MIB
 
 
+def test_the_dead_hold_nothing_in_what_is_shown(container: Container) -> None:
+    held = container.start("hold", 200, 30)
+    while container.region.snapshot().devices[0].used_bytes < 200 << 20:
+        assert held.process.poll() is None
+    assert container.run("info")[0]["devices"][0]["free_mib"] == 0
+    held.kill()
+    assert container.run("info")[0]["devices"][0]["free_mib"] == LIMIT_MIB - CONTEXT_MIB
+
+
 def test_a_changed_limit_counts_at_once(container: Container) -> None:
     container.region.set_limit(0, 50 << 20, 0)
     (alloc,) = container.run("alloc", 100)
