@@ -50,6 +50,8 @@ cdef struct Case:
     int64_t host          # MiB
     int32_t first         # wants[first:first + count]
     int32_t count
+    double weight         # of all arrivals
+    double servers        # devices that could serve it, were they idle
 
 
 cdef struct Draw:
@@ -64,14 +66,18 @@ cdef struct Draw:
 
 
 cdef struct Make:
-    # Nodes whose devices are all of one kind and size, and what the draws mean there.
+    # Nodes with equally many devices, all of one kind and size, and what the draws mean there.
     int32_t kind
     int32_t all_memory
     int32_t all_cores
+    int32_t count         # devices of one node
+    int64_t devices       # of all nodes, at the last drawing
     uint32_t epoch        # of the draws
-    bint plain            # no draw has wants of several containers
+    bint plain            # no draw has wants of several containers, so `draws` hold
     int32_t least         # MiB that any draw wants of a device
-    Draw* draws           # those that could ever be served: run r has draws[r * LENGTH:r * LENGTH + length[r]]
+    int32_t per_run
+    int32_t* order        # case numbers: run r has order[r * per_run:(r + 1) * per_run]
+    Draw* draws           # those that could ever be served: run r has `length[r]` of them from r * MOST_LENGTH on
     int32_t[RUNS] length
 
 
@@ -116,10 +122,12 @@ cdef class Worth:
     cdef Want* wants
     cdef Case* cases
     cdef uint8_t* verdicts
-    cdef int32_t* draws             # RUNS x LENGTH case numbers
+    cdef double* shares             # by case, of the draws of the make that is being worked out
+    cdef int32_t cases_known
+    cdef int64_t devices            # of all nodes, at the last drawing
     cdef int32_t drawn              # 0 = nothing is known of demand yet
     cdef uint32_t epoch
-    cdef Make[MOST_MAKES] makes
+    cdef Make[MOST_MAKES] makes     # the first one stands for all nodes whose devices differ
     cdef int32_t makes_known
     cdef double[MOST_GANG + 1] gangs  # share of arrivals that want so many whole devices
     cdef double mean_size           # milli-devices of one arrival
@@ -148,9 +156,13 @@ cdef class Worth:
     cdef void read(self, int32_t node, const Portion* picks, int32_t count, State* state) noexcept nogil
     cdef double value(self, const State* state) noexcept nogil
     cdef Make* make_of(self, const State* state) noexcept nogil
+    cdef Make* find_make(self, const State* state) noexcept nogil
+    cdef void spread_demand(self) noexcept nogil
+    cdef void order_draws(self, Make* make) noexcept nogil
     cdef bint prepare(self, Make* make) noexcept nogil
+    cdef int32_t serve(self, State* now, const Case* case) noexcept nogil
     cdef double fill(self, const State* state) noexcept nogil
-    cdef double fill_mixed(self, const State* state) noexcept nogil
+    cdef double fill_mixed(self, const State* state, const Make* make) noexcept nogil
     cdef double fill_alike(self, const State* state, const Make* make) noexcept nogil
     cdef Cost* remembered(self, int32_t node, bint fresh) noexcept nogil
     cdef bint outdated(self, int32_t node) noexcept nogil

@@ -2,9 +2,10 @@
 
 A node in state s is worth U(s): the devices expected to be used of it if pods drawn from the running picture of demand
 came to it alone. It is the mean over a few fixed sequences of draws, the same for every state, so that their noise
-cancels in differences, of what a best-fit filling takes; CPU and host memory run out in it as devices do. A placement
+cancels in differences, of what a best-fit filling takes; CPU and host memory run out in it as devices do. Pods that
+few nodes could ever take come to each of these the more often, so every make of node has draws of its own. A placement
 costs U(before) - U(after), and a price for breaking into idle devices while pods that want several whole ones are
-expected to need them: a filling of one node sees such pods too rarely.
+expected to need them: a filling of one node sees such pods too rarely. Nodes with CPU to spare are a little cheaper.
 
 States repeat, so values are remembered by state, and costs by node and kind of request. When the picture of demand is
 drawn anew, all costs are outdated at once; a decision then renews the one that looks best until the best is fresh, and
@@ -18,7 +19,8 @@ from libc.string cimport memcpy, memset
 
 
 cdef enum:
-    LENGTH = 80           # draws of one sequence
+    LENGTH = 80           # draws of one sequence on a node that every pod could go to
+    MOST_LENGTH = 240     # and on one of few that some pods could go to
     REMEMBERED = 1 << 17  # values kept, by hash of the state
     RENEWED = 8           # outdated costs that one decision renews beside those that matter to it
     ROW_SOUND = 1         # `RowFlag` of a device that takes work: healthy, and nothing else
@@ -30,6 +32,8 @@ cdef enum:
 cdef double OVERLOAD = 5.0
 # What breaking into a group of idle devices costs when it is sure to be missed, of the group's own size.
 cdef double GANG_WORTH = 0.1
+# What a free core makes a node cheaper by, in milli-devices: about a hundredth of what stands beside one.
+cdef double CORE_WORTH = 0.8
 cdef int64_t LARGEST_AMOUNT = 1 << 30
 FOREVER = INT64_MAX
 NUMBERS = {"ROW_SOUND": ROW_SOUND, "OF_FAMILY": OF_FAMILY, "ELIGIBLE": ELIGIBLE, "IS_MIG": IS_MIG}
@@ -149,6 +153,28 @@ cdef inline int32_t give(Spot* spot, int64_t memory, int64_t cores) noexcept nog
     return <int32_t>min(share, 1000)
 
 
+cdef inline void make_idle(const Make* make, State* idle) noexcept nogil:
+    # A node of this make that nobody uses.
+    cdef int32_t i
+    cdef Spot* spot = &idle.spots[0]
+    memset(spot, 0, sizeof(Spot))
+    spot.kind, spot.idle, spot.slots = make.kind, 1, 1
+    spot.memory = spot.all_memory = make.all_memory
+    spot.cores = spot.all_cores = make.all_cores
+    measure(spot)
+    idle.count = make.count
+    for i in range(1, make.count):
+        idle.spots[i] = idle.spots[0]
+
+
+cdef inline int32_t with_room(const State* state) noexcept nogil:
+    cdef int32_t j, count = 0
+    for j in range(state.count):
+        if state.spots[j].slots > 0 and state.spots[j].memory >= 0:
+            count += 1
+    return count
+
+
 cdef class Worth:
     def __cinit__(self):
         self.wants = NULL
@@ -160,16 +186,19 @@ cdef class Worth:
         self.epoch = 1
         self.case = -1
         self.budget = 0
-        self.makes_known = 0
         memset(self.makes, 0, sizeof(self.makes))
+        self.cases_known = 0
+        self.devices = 0
+        self.shares = NULL
         self.total_left = 0
         self.evaluated = 0
         memset(self.gangs, 0, sizeof(self.gangs))
         memset(self.with_whole, 0, sizeof(self.with_whole))
         memset(self.scarcity, 0, sizeof(self.scarcity))
-        self.draws = <int32_t*>calloc(RUNS * LENGTH, sizeof(int32_t))
+        self.makes_known = 1
+        self.makes[0].order = <int32_t*>malloc(RUNS * MOST_LENGTH * sizeof(int32_t))
         self.values = <Remembered*>calloc(REMEMBERED, sizeof(Remembered))
-        if self.draws == NULL or self.values == NULL:
+        if self.makes[0].order == NULL or self.values == NULL:
             raise MemoryError
 
     def __dealloc__(self):
@@ -182,7 +211,8 @@ cdef class Worth:
         free(self.verdicts)
         for i in range(self.makes_known):
             free(self.makes[i].draws)
-        free(self.draws)
+            free(self.makes[i].order)
+        free(self.shares)
         free(self.values)
 
     def attach_rows(
@@ -240,15 +270,15 @@ cdef class Worth:
         `cases` are `(weight, cpu, host, [want, ...])` in a fixed order, wants in the order of `Want`'s fields;
         `verdicts` one byte a kind for each of them. `card_mib` is the memory of a usual device.
         """
-        cdef int32_t i, j, n = 0, at = 0, wants = 0
-        cdef double total = 0, passed, step, size
-        cdef uint64_t seed = 12345
+        cdef int32_t i, at = 0, wants = 0
+        cdef double total = 0, size
         cdef Want* want
         cdef const unsigned char[::1] source
         free(self.wants)
         free(self.cases)
         free(self.verdicts)
-        self.wants, self.cases, self.verdicts = NULL, NULL, NULL
+        free(self.shares)
+        self.wants, self.cases, self.verdicts, self.shares = NULL, NULL, NULL, NULL
         self.drawn = 0
         self.epoch += 1
         memset(self.gangs, 0, sizeof(self.gangs))
@@ -258,13 +288,15 @@ cdef class Worth:
         self.wants = <Want*>calloc(wants + 1, sizeof(Want))
         self.cases = <Case*>calloc(len(cases) + 1, sizeof(Case))
         self.verdicts = <uint8_t*>malloc(len(verdicts) + 1)
-        if self.wants == NULL or self.cases == NULL or self.verdicts == NULL:
+        self.shares = <double*>malloc((len(cases) + 1) * sizeof(double))
+        if self.wants == NULL or self.cases == NULL or self.verdicts == NULL or self.shares == NULL:
             raise MemoryError
         if verdicts:
             source = verdicts
             memcpy(self.verdicts, &source[0], len(verdicts))
         for i in range(len(cases)):
             weight, self.cases[i].cpu, self.cases[i].host, asked = cases[i]
+            self.cases[i].weight = weight
             total += weight
             self.cases[i].first, self.cases[i].count = at, <int32_t>len(asked)
             size = 0
@@ -286,26 +318,22 @@ cdef class Worth:
         for i in range(MOST_GANG + 1):
             self.gangs[i] /= total
         self.mean_size /= total
-        # One draw from each of RUNS x LENGTH equal parts of the weights, then shuffled: hardly any noise in how often a
-        # case comes, and as little change as possible from one drawing to the next.
-        passed = cases[0][0]
-        step = total / (RUNS * LENGTH)
-        for i in range(RUNS * LENGTH):
-            while (i + 0.5) * step >= passed and n + 1 < len(cases):
-                n += 1
-                passed += cases[n][0]
-            self.draws[i] = n
-        for i in range(RUNS * LENGTH - 1, 0, -1):
-            seed += <uint64_t>0x9E3779B97F4A7C15
-            j = <int32_t>(scramble(seed) % <uint64_t>(i + 1))
-            self.draws[i], self.draws[j] = self.draws[j], self.draws[i]
+        for i in range(len(cases)):
+            self.cases[i].weight /= total
+        self.cases_known = <int32_t>len(cases)
+        self.spread_demand()
         self.drawn = 1
 
-    def sequences(self) -> list:
-        """The draws as case numbers, a list a run; empty before the first drawing."""
+    def sequences(self, int32_t node) -> list:
+        """The draws that the node is filled with, as case numbers, a list a run; empty before the first drawing."""
+        cdef const Make* make
         cdef int32_t i, run
+        if not self.drawn:
+            return []
+        self.read(node, NULL, 0, &self.before)
+        make = self.make_of(&self.before)
         return [
-            [self.draws[i] for i in range(run * LENGTH, (run + 1) * LENGTH)] for run in range(RUNS if self.drawn else 0)
+            [make.order[i] for i in range(run * make.per_run, (run + 1) * make.per_run)] for run in range(RUNS)
         ]
 
     def totals_hold(self) -> bool:
@@ -433,72 +461,142 @@ cdef class Worth:
         return known.value
 
     cdef double fill(self, const State* state) noexcept nogil:
-        cdef Make* make = self.make_of(state)
-        if make != NULL and make.plain:
+        cdef const Make* make = self.make_of(state)
+        if make.plain:
             return self.fill_alike(state, make)
-        return self.fill_mixed(state)
+        return self.fill_mixed(state, make)
 
     cdef Make* make_of(self, const State* state) noexcept nogil:
-        # What the draws mean on this node, if its devices are all alike.
+        # The make of node, its draws worked out; the first one is that of nodes whose devices differ.
+        cdef Make* make = self.find_make(state)
+        if make.epoch != self.epoch:
+            self.order_draws(make)
+            make.plain = make != &self.makes[0] and self.prepare(make)
+            make.epoch = self.epoch
+        return make
+
+    cdef Make* find_make(self, const State* state) noexcept nogil:
         cdef const Spot* one = &state.spots[0]
         cdef Make* make
         cdef int32_t i
         if not state.count:
-            return NULL
+            return &self.makes[0]
         for i in range(1, state.count):
             if (
                 state.spots[i].kind != one.kind or state.spots[i].all_memory != one.all_memory
                 or state.spots[i].all_cores != one.all_cores
             ):
-                return NULL
-        for i in range(self.makes_known):
+                return &self.makes[0]
+        for i in range(1, self.makes_known):
             make = &self.makes[i]
-            if make.kind == one.kind and make.all_memory == one.all_memory and make.all_cores == one.all_cores:
-                break
-        else:
-            if self.makes_known == MOST_MAKES:
-                return NULL
-            make = &self.makes[self.makes_known]
-            make.draws = <Draw*>malloc(RUNS * LENGTH * sizeof(Draw))
-            if make.draws == NULL:
-                return NULL
-            self.makes_known += 1
-            make.kind, make.all_memory, make.all_cores, make.epoch = one.kind, one.all_memory, one.all_cores, 0
-        if make.epoch != self.epoch:
-            make.plain = self.prepare(make)
-            make.epoch = self.epoch
+            if (
+                make.kind == one.kind and make.all_memory == one.all_memory and make.all_cores == one.all_cores
+                and make.count == state.count
+            ):
+                return make
+        if self.makes_known == MOST_MAKES:
+            return &self.makes[0]
+        make = &self.makes[self.makes_known]
+        make.draws = <Draw*>malloc(RUNS * MOST_LENGTH * sizeof(Draw))
+        make.order = <int32_t*>malloc(RUNS * MOST_LENGTH * sizeof(int32_t))
+        if make.draws == NULL or make.order == NULL:
+            free(make.draws)
+            free(make.order)
+            return &self.makes[0]
+        self.makes_known += 1
+        make.kind, make.all_memory, make.all_cores, make.epoch = one.kind, one.all_memory, one.all_cores, 0
+        make.count, make.devices = state.count, 0
         return make
+
+    cdef void spread_demand(self) noexcept nogil:
+        # How many devices could serve each case, were they idle.
+        cdef int32_t i, j, node
+        cdef Make* make
+        cdef Case* case
+        cdef State* idle = &self.filling
+        self.devices = 0
+        for i in range(self.makes_known):
+            self.makes[i].devices = 0
+        for node in range(self.length.shape[0]):
+            if self.length[node]:
+                self.read(node, NULL, 0, &self.before)
+                self.find_make(&self.before).devices += self.before.count
+                self.devices += self.before.count
+        for i in range(self.cases_known):
+            # Nodes whose devices differ are few; they are taken to serve everybody.
+            case = &self.cases[i]
+            case.servers = self.makes[0].devices
+            for j in range(1, self.makes_known):
+                make = &self.makes[j]
+                if make.devices:
+                    make_idle(make, idle)
+                    if self.serve(idle, case) >= 0:
+                        case.servers += make.devices
+
+    cdef void order_draws(self, Make* make) noexcept nogil:
+        # One draw from each of equally many equal parts of the weights, then shuffled: hardly any noise in how often a
+        # case comes, and as little change as possible from one drawing to the next.
+        cdef State* idle = &self.filling
+        cdef bint differing = make == &self.makes[0]
+        cdef const Case* case
+        cdef double total = 0, passed, step
+        cdef int32_t i, j, n, draws
+        cdef uint64_t seed = 12345
+        for i in range(self.cases_known):
+            case = &self.cases[i]
+            self.shares[i] = 0
+            if not differing:
+                make_idle(make, idle)
+            if differing:
+                self.shares[i] = case.weight
+            elif self.serve(idle, case) >= 0:
+                self.shares[i] = case.weight * self.devices / max(case.servers, 1)
+            total += self.shares[i]
+        make.per_run = <int32_t>min(MOST_LENGTH, LENGTH * total + 0.5)
+        draws = RUNS * make.per_run
+        if not draws:
+            return
+        n = 0
+        passed = self.shares[0]
+        step = total / draws
+        for i in range(draws):
+            while (i + 0.5) * step >= passed and n + 1 < self.cases_known:
+                n += 1
+                passed += self.shares[n]
+            make.order[i] = n
+        for i in range(draws - 1, 0, -1):
+            seed += <uint64_t>0x9E3779B97F4A7C15
+            j = <int32_t>(scramble(seed) % <uint64_t>(i + 1))
+            make.order[i], make.order[j] = make.order[j], make.order[i]
 
     cdef bint prepare(self, Make* make) noexcept nogil:
         # Work every draw out once; False if some draw is more than one want on its own.
         cdef const Case* case
         cdef const Want* want
         cdef Draw* draw
-        cdef Spot idle
+        cdef State* idle = &self.filling
+        cdef Spot* spot = &idle.spots[0]
         cdef int64_t share
         cdef int32_t run, i, n
         make.least = LARGEST_AMOUNT
-        memset(&idle, 0, sizeof(Spot))
         for run in range(RUNS):
             n = 0
-            for i in range(run * LENGTH, (run + 1) * LENGTH):
-                case = &self.cases[self.draws[i]]
+            for i in range(run * make.per_run, (run + 1) * make.per_run):
+                case = &self.cases[make.order[i]]
                 if case.count > 1:
                     return False
-                draw = &make.draws[run * LENGTH + n]
+                draw = &make.draws[run * MOST_LENGTH + n]
                 draw.cpu, draw.host = <int32_t>bounded(case.cpu), <int32_t>bounded(case.host)
                 draw.count = draw.memory = draw.cores = draw.alone = draw.share = 0
                 if case.count:
                     want = &self.wants[case.first]
-                    idle.kind, idle.idle, idle.slots = make.kind, 1, 1
-                    idle.memory = idle.all_memory = make.all_memory
-                    idle.cores = idle.all_cores = make.all_cores
-                    if not serves(&idle, want, self.verdicts):
+                    make_idle(make, idle)
+                    if not serves(spot, want, self.verdicts):
                         continue
                     draw.count, draw.alone = want.count, want.alone
-                    draw.memory, draw.cores = memory_wanted(want, &idle), cores_wanted(want, &idle)
+                    draw.memory, draw.cores = memory_wanted(want, spot), cores_wanted(want, spot)
                     make.least = min(make.least, draw.memory)
-                    share = give(&idle, draw.memory, draw.cores)
+                    share = give(spot, draw.memory, draw.cores)
                     draw.share = <int32_t>min(share * want.count, LARGEST_AMOUNT)
                 n += 1
             make.length[run] = n
@@ -528,7 +626,7 @@ cdef class Worth:
                 slots[j] = state.spots[j].slots
                 if slots[j] > 0 and memory[j] > most:
                     most = memory[j]
-            draw = &make.draws[run * LENGTH]
+            draw = &make.draws[run * MOST_LENGTH]
             end = draw + make.length[run]
             while draw < end:
                 if draw.cpu > cpu or draw.host > host or draw.memory > most:
@@ -575,79 +673,65 @@ cdef class Worth:
                 draw += 1
         return <double>total / RUNS
 
-    cdef double fill_mixed(self, const State* state) noexcept nogil:
+    cdef double fill_mixed(self, const State* state, const Make* make) noexcept nogil:
         cdef State* now = &self.filling
         cdef State* back = &self.undoing
         cdef const Case* case
-        cdef const Want* want
-        cdef int32_t run, i, j, _turn, w, best, roomy, got
-        cdef uint64_t used
+        cdef int32_t run, i, roomy, got
         cdef int64_t total = 0
         for run in range(RUNS):
             copy_state(now, state)
-            roomy = 0
-            for j in range(now.count):
-                if now.spots[j].slots > 0 and now.spots[j].memory >= 0:
-                    roomy += 1
-            for i in range(run * LENGTH, (run + 1) * LENGTH):
+            roomy = with_room(now)
+            for i in range(run * make.per_run, (run + 1) * make.per_run):
                 if not roomy:
                     break
-                case = &self.cases[self.draws[i]]
+                case = &self.cases[make.order[i]]
                 if case.cpu > now.cpu or case.host > now.host:
                     continue
-                got = 0
-                if case.count == 1 and self.wants[case.first].count == 1:
-                    # The usual case, without a way back.
-                    want = &self.wants[case.first]
-                    best = -1
-                    for j in range(now.count):
-                        if (best < 0 or now.spots[j].free < now.spots[best].free) and serves(
-                            &now.spots[j], want, self.verdicts
-                        ):
-                            best = j
-                    if best < 0:
-                        continue
-                    got = give(
-                        &now.spots[best], memory_wanted(want, &now.spots[best]), cores_wanted(want, &now.spots[best])
-                    )
-                    if now.spots[best].slots <= 0:
-                        roomy -= 1
-                elif case.count:
+                if case.count > 1 or (case.count and self.wants[case.first].count > 1):
                     copy_state(back, now)
-                    for w in range(case.first, case.first + case.count):
-                        want = &self.wants[w]
-                        used = 0
-                        for _turn in range(want.count):
-                            best = -1
-                            for j in range(now.count):
-                                if (
-                                    not used >> j & 1 and (best < 0 or now.spots[j].free < now.spots[best].free)
-                                    and serves(&now.spots[j], want, self.verdicts)
-                                ):
-                                    best = j
-                            if best < 0:
-                                got = -1
-                                break
-                            used |= <uint64_t>1 << best
-                            got += give(
-                                &now.spots[best], memory_wanted(want, &now.spots[best]),
-                                cores_wanted(want, &now.spots[best]),
-                            )
-                        if got < 0:
-                            break
+                    got = self.serve(now, case)
                     if got < 0:
                         copy_state(now, back)
                         continue
-                    roomy = 0
-                    for j in range(now.count):
-                        if now.spots[j].slots > 0 and now.spots[j].memory >= 0:
-                            roomy += 1
+                else:
+                    # The usual case, which takes nothing where it does not fit.
+                    got = self.serve(now, case)
+                    if got < 0:
+                        continue
+                if got:
+                    roomy = with_room(now)
                 total += got
                 if now.cpu != INT64_MAX:
                     now.cpu -= case.cpu
                 if now.host != INT64_MAX:
                     now.host -= case.host
         return <double>total / RUNS
+
+    cdef int32_t serve(self, State* now, const Case* case) noexcept nogil:
+        # Give a pod of this case what it wants of the devices, by best fit; answers milli-devices, or -1 where it does
+        # not fit, with part of it taken if it wants several devices.
+        cdef const Want* want
+        cdef int32_t j, w, _turn, best, got = 0
+        cdef uint64_t used
+        for w in range(case.first, case.first + case.count):
+            want = &self.wants[w]
+            used = 0
+            for _turn in range(want.count):
+                best = -1
+                for j in range(now.count):
+                    if (
+                        not used >> j & 1 and (best < 0 or now.spots[j].free < now.spots[best].free)
+                        and serves(&now.spots[j], want, self.verdicts)
+                    ):
+                        best = j
+                if best < 0:
+                    return -1
+                used |= <uint64_t>1 << best
+                got += give(
+                    &now.spots[best], memory_wanted(want, &now.spots[best]), cores_wanted(want, &now.spots[best])
+                )
+        return got
 
     cdef bint outdated(self, int32_t node) noexcept nogil:
         # Whether the node's cost for this kind of request stems from earlier draws.
@@ -670,7 +754,10 @@ cdef class Worth:
 
     cdef double price(self, int32_t node, const Cost* cost) noexcept nogil:
         # In milli-devices. Equal costs go to the node with less left: a thousandth, too little to outweigh anything.
-        return cost.loss + self.scarcity[self.whole[node]][min(cost.whole, self.whole[node])] + self.left[node] * 1e-3
+        cdef double price = cost.loss + self.scarcity[self.whole[node]][min(cost.whole, self.whole[node])]
+        if self.drawn and self.cpu[node] != INT64_MAX:
+            price -= CORE_WORTH * 1e-3 * self.cpu[node]
+        return price + self.left[node] * 1e-3
 
     cdef void weigh(self, int32_t node, const Portion* picks, int32_t count, Cost* cost) noexcept nogil:
         # What these picks take from the node.

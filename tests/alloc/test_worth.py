@@ -110,7 +110,7 @@ def rows(ledger: Ledger, name: NodeName) -> list[tuple[int, DeviceUsage]]:
 
 def worth(ledger: Ledger, kinds: list[Kind], name: NodeName) -> float:
     """The mean over all runs of what fills the node."""
-    runs = ledger.table.engine.free_worth.sequences()
+    runs = ledger.table.engine.free_worth.sequences(ledger.table.ids[name])
     numbers = {usage.device.uuid: ledger.table.columns["kind"][row] for row, usage in rows(ledger, name)}
     total = 0
     for run in runs:
@@ -302,6 +302,35 @@ def test_groups_of_idle_cards_are_kept_while_they_are_wanted() -> None:
     broken = {put(ledger, asking(f"s{i}", Percent(100), cores=100)).split("-")[0] for i in range(8)}
     assert len(broken) == 2
     ledger.check()
+
+
+def test_pods_that_few_nodes_can_take_come_to_these_the_more_often() -> None:
+    """Half of all pods insist on a model that one node of ten has: there they outnumber the others ten to one."""
+    ledger = Ledger(REGISTRY)
+    for i in range(10):
+        node = cards(f"n{i}", 2)
+        if i == 0:
+            devices = tuple(replace(device, model="RARE") for device in node.inventories[0].devices)
+            node = replace(node, inventories=(NodeInventory(vendor=NVIDIA, devices=devices),))
+        ledger.put_node(node)
+    for i in range(50):
+        ledger.note(asking(f"any{i}", Mib(500)))
+        wants_rare = replace(asking(f"rare{i}", Mib(600)), selections={NVIDIA: Selection(type_in=("RARE",))})
+        ledger.note(wants_rare)
+    drawn = ledger.table.engine.free_worth.sequences
+    rare, common = ([case for run in drawn(ledger.table.ids[name]) for case in run] for name in ("n0", "n1"))
+    assert sum(case == 1 for case in rare) == pytest.approx(10 / 11 * len(rare), rel=0.01)
+    assert set(common) == {0}
+    assert len(rare) > 2 * len(common)
+
+
+def test_of_equal_nodes_the_one_with_cpu_to_spare_is_taken() -> None:
+    ledger = Ledger(REGISTRY)
+    for name, cpu in (("tight", 40_000), ("roomy", 80_000)):
+        ledger.put_node(replace(cards(name, 2), host=Host(cpu_milli=cpu, memory_mib=10_000)))
+    for i in range(30):
+        ledger.note(asking(f"usual{i}", Mib(500), host=Host(cpu_milli=1000, memory_mib=0)))
+    assert put(ledger, asking("new", Mib(500), host=Host(cpu_milli=1000, memory_mib=0))).startswith("roomy")
 
 
 def test_without_any_demand_the_fuller_node_is_taken() -> None:
