@@ -57,10 +57,10 @@ cdef class Rows:
     cdef int64_t[::1] memory_used   # may exceed `memory`: what pods hold is a fact, not a wish
     cdef int64_t[::1] cores         # percent of one device, or the units that its family counts in
     cdef int64_t[::1] cores_used
-    cdef int64_t[::1] part_a        # two further budgets, 0 where the family has none
-    cdef int64_t[::1] part_a_used
-    cdef int64_t[::1] part_b
-    cdef int64_t[::1] part_b_used
+    cdef int32_t[::1] part_a        # two further budgets, 0 where the family has none
+    cdef int32_t[::1] part_a_used
+    cdef int32_t[::1] part_b
+    cdef int32_t[::1] part_b_used
     cdef uint32_t[::1] left         # marks that the shares of pods have left: classes of work, ways of sharing
     cdef int32_t[::1] pull          # how much a family that ranks its cards itself prefers this one
     cdef int32_t[::1] board         # number of the family's devices on its node, as `Boards` knows them; -1 = none

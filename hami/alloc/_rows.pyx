@@ -36,7 +36,7 @@ cdef class Rows:
         self, *, int32_t[::1] kind, int32_t[::1] numa, uint8_t[::1] flags, uint8_t[::1] marks,
         int64_t[::1] slots, int64_t[::1] slots_used, int64_t[::1] memory, int64_t[::1] memory_used,
         int64_t[::1] cores, int64_t[::1] cores_used, int32_t[::1] grid, int32_t[::1] taken,
-        int64_t[::1] part_a, int64_t[::1] part_a_used, int64_t[::1] part_b, int64_t[::1] part_b_used,
+        int32_t[::1] part_a, int32_t[::1] part_a_used, int32_t[::1] part_b, int32_t[::1] part_b_used,
         uint32_t[::1] left, int32_t[::1] pull, int32_t[::1] board, int32_t[::1] spot,
     ):
         """See these arrays from now on; the old ones may then be resized or dropped."""

@@ -47,10 +47,10 @@ _ROW_COLUMNS: Final = {
     "cores_used": "q",
     "grid": "i",
     "taken": "i",
-    "part_a": "q",
-    "part_a_used": "q",
-    "part_b": "q",
-    "part_b_used": "q",
+    "part_a": "i",
+    "part_a_used": "i",
+    "part_b": "i",
+    "part_b_used": "i",
     "left": "I",
     "pull": "i",
     "board": "i",
@@ -125,8 +125,8 @@ class Table:
         self.cards: list[Card | None] = []
         self._free_ids: list[int] = []
         self._free_blocks: dict[int, list[int]] = {}
-        self._rows_by_uuid: dict[DeviceUuid, int | tuple[int, ...]] = {}
-        """A row, or several where a UUID stands on more than one node: never meant, but it happens."""
+        self._nodes_by_uuid: dict[DeviceUuid, NodeName | tuple[NodeName, ...]] = {}
+        """The node that lists a device, or several: never meant, but it happens. Names, as they are there anyway."""
         self._kinds: dict[_Kind, int] = {}
         self.links = LinkTables()
         self.grids = Grids()
@@ -153,7 +153,7 @@ class Table:
             name, [(c.vendor, c.device.uuid) for c in cards], links or {}
         )
         for row, card in enumerate(cards, first):
-            self._write(row, card)
+            self._write(name, row, card)
         for position, board, spot in self.groups.lay([(card.vendor, card.device) for card in cards]):
             self.columns["board"][first + position] = board
             self.columns["spot"][first + position] = spot
@@ -177,7 +177,7 @@ class Table:
         self._packs.clear()
         first, length = self.node_columns["first"][node], self.node_columns["length"][node]
         for row in range(first, first + length):
-            self._unlist(row)
+            self._unlist(name, row)
             self.grids.leave(self.columns["grid"][row])
             self.columns["grid"][row] = -1
         self.links.disconnect(name)
@@ -199,9 +199,9 @@ class Table:
 
     def row(self, name: NodeName, vendor: VendorWord, uuid: DeviceUuid) -> int | None:
         """The row of one device of a node."""
-        span = self.span(name)
-        for row in self._rows_of(uuid):
-            if row in span and (card := self.cards[row]) is not None and card.vendor == vendor:
+        for row in self.span(name):
+            card = self.cards[row]
+            if card is not None and card.device.uuid == uuid and card.vendor == vendor:
                 return row
         return None
 
@@ -499,7 +499,7 @@ class Table:
             self._verdicts[key] = known
         return known
 
-    def _write(self, row: int, card: Card) -> None:
+    def _write(self, name: NodeName, row: int, card: Card) -> None:
         device, columns = card.device, self.columns
         kind = _Kind(card.vendor, device.model, device.mode)
         if kind not in self._kinds:
@@ -516,22 +516,32 @@ class Table:
             columns[column][row] = 0
         columns["grid"][row] = self.grids.join(device)
         self.cards[row] = card
-        known = self._rows_of(device.uuid)
-        self._rows_by_uuid[device.uuid] = (*known, row) if known else row
+        known = self._nodes_of(device.uuid)
+        if name not in known:
+            self._nodes_by_uuid[device.uuid] = (*known, name) if known else name
 
-    def _unlist(self, row: int) -> None:
+    def _unlist(self, name: NodeName, row: int) -> None:
         card = self.cards[row]
         assert card is not None, "a node's row has no device"
         self.cards[row] = None
-        rest = tuple(other for other in self._rows_of(card.device.uuid) if other != row)
+        rest = tuple(other for other in self._nodes_of(card.device.uuid) if other != name)
         if rest:
-            self._rows_by_uuid[card.device.uuid] = rest if len(rest) > 1 else rest[0]
+            self._nodes_by_uuid[card.device.uuid] = rest if len(rest) > 1 else rest[0]
         else:
-            del self._rows_by_uuid[card.device.uuid]
+            self._nodes_by_uuid.pop(card.device.uuid, None)
 
-    def _rows_of(self, uuid: DeviceUuid) -> tuple[int, ...]:
-        rows = self._rows_by_uuid.get(uuid, ())
-        return (rows,) if isinstance(rows, int) else rows
+    def _nodes_of(self, uuid: DeviceUuid) -> tuple[NodeName, ...]:
+        nodes = self._nodes_by_uuid.get(uuid, ())
+        return nodes if isinstance(nodes, tuple) else (nodes,)
+
+    def _rows_of(self, uuid: DeviceUuid) -> list[int]:
+        """Rows of every device of that UUID."""
+        return [
+            row
+            for name in self._nodes_of(uuid)
+            for row in self.span(name)
+            if (card := self.cards[row]) is not None and card.device.uuid == uuid
+        ]
 
     def _claim_id(self, name: NodeName) -> int:
         if self._free_ids:
