@@ -14,6 +14,8 @@ from hami.alloc.correction import Correction
 from hami.model.names import DeviceUuid
 
 FULL_CORES: Final = 100
+ROUNDING: Final = 0.5
+"""Points that the driver's percent of one process may be off."""
 LONGEST_S: Final = 3.0
 """A longer time between two looks says nothing: the driver's figures do not reach back that far."""
 
@@ -75,6 +77,7 @@ class Shares:
                     tenants=tenants.get(device.uuid, 0),
                     sharing=view.sharing,
                     percent=_percent(shares.get(device.uuid), view.host_pids),
+                    doubt=ROUNDING * sum(pid in shares.get(device.uuid, {}) for pid in view.host_pids),
                     span_s=span_s,
                 )
                 self._accounts[grant_id, device.uuid] = account
@@ -98,7 +101,14 @@ def _percent(shares: Mapping[int, int] | None, pids: Iterable[int]) -> float | N
 
 
 def _follow(
-    before: _Account | None, device: DeviceView, *, tenants: int, sharing: bool, percent: float | None, span_s: float
+    before: _Account | None,
+    device: DeviceView,
+    *,
+    tenants: int,
+    sharing: bool,
+    percent: float | None,
+    doubt: float,
+    span_s: float,
 ) -> _Account:
     """The account a look later. Nothing is learned while no limit holds: then nothing is charged."""
     if percent is None and before is not None and before.percent is not None:
@@ -113,7 +123,9 @@ def _follow(
         if tenants != before.tenants:
             correction = Correction() if tenants <= 1 else correction.anew()
         if percent is not None and 0 < span_s <= LONGEST_S and charged_ns >= 0:
-            correction = correction.learn(int(percent / 100 * span_s * 1e9), charged_ns)
+            # Each process's percent is rounded: what was charged is believed as far as the figures allow it.
+            least_ns, most_ns = (int(bound / 100 * span_s * 1e9) for bound in (percent - doubt, percent + doubt))
+            correction = correction.learn(max(0, least_ns, min(charged_ns, most_ns)), charged_ns)
     return _Account(
         charged_ns=device.charged_ns,
         tenants=tenants,

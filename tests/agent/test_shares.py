@@ -54,7 +54,7 @@ def test_what_was_charged_too_much_comes_back() -> None:
     for _ in range(5):
         one.second(300, {7: 10, 8: 5, 99: 50})
     assert one.shares.percent("g", UUID) == 15
-    assert one.amended_ms() == -5 * 150
+    assert one.amended_ms() == -5 * 140, "two processes may have had half a point more each"
     assert one.permille < 900
 
 
@@ -62,7 +62,7 @@ def test_a_container_with_processes_of_its_own_needs_no_neighbour() -> None:
     one = Container()
     for _ in range(4):
         one.second(300, {7: 10, 8: 5}, tenants=1)
-    assert one.amended_ms() == -450
+    assert one.amended_ms() == -420
 
 
 def test_nothing_is_learned_while_the_limit_rests() -> None:
@@ -97,7 +97,15 @@ def test_a_burst_of_charges_when_the_limit_begins_is_taken_back() -> None:
     one.sharing = True
     one.second(2600, {7: 40})
     one.second(0, {})
-    assert one.amended_ms() == -2200
+    assert one.amended_ms() == -2195
+
+
+def test_percents_of_many_processes_are_rounded() -> None:
+    """Sixteen with 2.5 each: the driver says 2, or 3."""
+    one = Container(pids=tuple(range(16)))
+    for percent in (2, 2, 3, 3, 2, 2, 2):
+        one.second(400, dict.fromkeys(range(16), percent))
+    assert (one.amended_ms(), one.permille) == (0, 1000)
 
 
 def test_one_without_limit_is_left_alone() -> None:
