@@ -152,8 +152,10 @@ def read_selection(notes: Mapping[str, str], select: SelectKeys) -> Selection:
     return Selection(
         type_in=_listed(notes, select.type_in, allow=True),
         type_out=_listed(notes, select.type_out, allow=False),
-        uuid_in=frozenset(map(DeviceUuid, _listed(notes, select.uuid_in, allow=True))),
-        uuid_out=frozenset(map(DeviceUuid, _listed(notes, select.uuid_out, allow=False))),
+        uuid_in=_allowed(notes, select),
+        uuid_out=frozenset(
+            DeviceUuid(uuid) for key in (select.uuid_out, select.also_out) for uuid in _listed(notes, key, allow=False)
+        ),
         mode=_mode(notes, select),
         numa_bind="numa" in musts or (bool(select.numa_bind) and notes.get(select.numa_bind) in _TRUE),
         link_bind="link" in musts,
@@ -267,6 +269,14 @@ def _memory(container: Container, vendor: Vendor) -> Memory:
     if percentage:
         return Percent(min(100, percentage))
     return Mib(vendor.default_memory_mib) if vendor.default_memory_mib > 0 else Percent(100)
+
+
+def _allowed(notes: Mapping[str, str], select: SelectKeys) -> frozenset[DeviceUuid]:
+    """The devices that every allow list names; empty = there is no such list."""
+    lists = [frozenset(_listed(notes, key, allow=True)) for key in (select.uuid_in, select.also_in)]
+    written = [uuids for uuids in lists if uuids]
+    both = frozenset.intersection(*written) if written else frozenset[str]()
+    return frozenset(map(DeviceUuid, both if both or not written else (_MATCHES_NOTHING,)))
 
 
 def _listed(notes: Mapping[str, str], key: str, *, allow: bool) -> tuple[str, ...]:

@@ -43,6 +43,9 @@ class SelectKeys:
     type_out: str = ""
     uuid_in: str = ""
     uuid_out: str = ""
+    also_in: str = ""
+    """A second pair of the same; a device must agree with both."""
+    also_out: str = ""
     mode: str = ""
     mode_words: frozenset[str] = frozenset()
     """The only words of `mode` that are looked at; empty = every text."""

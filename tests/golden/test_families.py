@@ -34,12 +34,13 @@ from tests.golden.right import (
     cambricon,
     hygon,
     iluvatar,
+    kunlun,
     mthreads,
     vastai,
 )
 from tests.golden.test_filter import DATA, Answer, World, differences, play
 
-FAMILIES = [module.FAMILY for module in (ascend, hygon, cambricon, iluvatar, mthreads, biren, vastai, amd)]
+FAMILIES = [module.FAMILY for module in (ascend, hygon, cambricon, iluvatar, mthreads, kunlun, biren, vastai, amd)]
 TAKEN_OVER = {"op": "add", "path": "/spec/schedulerName", "value": "hami-scheduler"}
 
 
