@@ -12,7 +12,7 @@ from typing import Final, overload
 from hami.alloc._ask import NUMBERS, Ask
 from hami.alloc._fit import Survey
 from hami.alloc.ledger import Ledger
-from hami.alloc.policy import spreads_nodes, weighs_nodes
+from hami.alloc.policy import names_direction, spreads_nodes, weighs_nodes
 from hami.alloc.quota import Quotas
 from hami.alloc.table import salt
 from hami.model.claim import Assignment, NodeRefusal, Placed, PodRequest, Refused, Why
@@ -121,10 +121,11 @@ def place(
     `request_scored` lets cards be ranked by their use with the request, instead of without it as HAMi does.
     """
     table = ledger.table
-    spread = spreads_nodes(request.node_policy or node_policy)
-    by_price = weighs_nodes(request.node_policy or node_policy)
+    word = request.node_policy or node_policy
+    spread, by_price = spreads_nodes(word), weighs_nodes(word)
     with ledger.without(exclude), table.marked(request):
-        ask = _pack(ledger, request, card_policy, quota, request_scored, by_price, spread)
+        direction = spread if names_direction(word) else None
+        ask = _pack(ledger, request, card_policy, quota, request_scored, by_price, direction)
         survey = table.engine.survey(ask, table.names, table.ids, nodes, salt(request.uid), spread)
         refusals = Refusals(survey, _families(request, ledger.registry))
         best = survey.best
@@ -167,7 +168,7 @@ def _pack(
     quota: Quotas | None,
     request_scored: bool,
     by_price: bool = False,
-    spread: bool = False,
+    spread: bool | None = False,
 ) -> Ask:
     left: dict[VendorWord, tuple[int | None, int | None]] = {}
     if quota is not None:

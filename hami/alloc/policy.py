@@ -78,6 +78,11 @@ def spreads_nodes(text: str) -> bool:
     return text.strip() == "spread"
 
 
+def names_direction(text: str) -> bool:
+    """Whether the node policy is one of the two words by which families with scores of their own rank nodes."""
+    return text.strip() in ("binpack", "spread")
+
+
 def weighs_nodes(text: str) -> bool:
     """Whether the node policy prefers the node that loses least of its worth."""
     return text.strip() == FRAGMENTATION

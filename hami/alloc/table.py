@@ -319,10 +319,11 @@ class Table:
         left: Mapping[VendorWord, tuple[int | None, int | None]],
         request_scored: bool,
         by_price: bool = False,
-        spread: bool = False,
+        spread: bool | None = False,
     ) -> Ask:
         """A request as the engine reads it. `left` is what quotas still allow, (MiB, cores) by family; `by_price` says
-        that nodes will be ranked by what they lose, `spread` that the emptiest is preferred.
+        that nodes will be ranked by what they lose, `spread` that the emptiest is preferred (None: by neither of the
+        two words that families with ranks of their own know).
 
         Kept until a node comes or goes, because pods of one workload ask alike; not where nodes are ranked by loss,
         whose numbers of cases are handed out again.
@@ -350,7 +351,7 @@ class Table:
         left: Mapping[VendorWord, tuple[int | None, int | None]],
         request_scored: bool,
         by_price: bool,
-        spread: bool,
+        spread: bool | None,
     ) -> Ask:
         verdicts = b""
         offsets: dict[VendorWord, int] = {}
@@ -609,7 +610,7 @@ def _own_keys(vendor: Vendor, need: Need) -> tuple[SortKey, ...]:
     return (*near, SortKey.PULL_UP) if need.pulled else near
 
 
-def _wanted(request: PodRequest, need: Need, container: int, policy: CardPolicy, spread: bool) -> Wanted:
+def _wanted(request: PodRequest, need: Need, container: int, policy: CardPolicy, spread: bool | None) -> Wanted:
     """A need beside the others of its family in the pod."""
     counts = [
         sum(other.count for other in asking.needs if other.vendor == need.vendor) for asking in request.containers

@@ -154,8 +154,8 @@ class Wanted:
     """No container of the pod before this one wants any: what is to count once a pod counts here."""
     mutex: bool = False
     """Only devices nobody uses."""
-    spread: bool = False
-    """Nodes are ranked emptiest first."""
+    spread: bool | None = False
+    """Nodes are ranked emptiest first; None = by another word than `binpack` or `spread`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,12 +35,13 @@ from tests.golden.right import (
     hygon,
     iluvatar,
     kunlun,
+    metax,
     mthreads,
     vastai,
 )
 from tests.golden.test_filter import DATA, Answer, World, differences, play
 
-FAMILIES = [module.FAMILY for module in (ascend, hygon, cambricon, iluvatar, mthreads, kunlun, biren, vastai, amd)]
+FAMILIES = [module.FAMILY for module in (ascend, hygon, cambricon, iluvatar, mthreads, metax, kunlun, biren, vastai, amd)]
 TAKEN_OVER = {"op": "add", "path": "/spec/schedulerName", "value": "hami-scheduler"}
 
 
@@ -126,7 +127,7 @@ def compare(answer: Answer, recorded: list[Mapping[str, Any]], right: Right | No
             assert {key: answer.written.get(key) for key in right.written} == right.written
             assert not answer.written.keys() & set(right.absent)
         case Cards():
-            (key,) = [key for key in answer.written if key.endswith("-allocated")]
+            (key,) = [key for key in answer.written if key.startswith("hami.io/") and key.endswith("-allocated")]
             texts = answer.written[key], recorded[0]["annotations"][key]
             ours, theirs = ([card.split(",") for card in text.replace(";", "").split(":") if card] for text in texts)
             assert [card[0] for card in ours] == list(right.uuids)
@@ -135,7 +136,7 @@ def compare(answer: Answer, recorded: list[Mapping[str, Any]], right: Right | No
             assert answer.nodes == recorded[0]["node_names"]
             assert set(recorded[0]["annotations"]) <= set(answer.written)
         case Booked():
-            (key,) = [key for key in answer.written if key.endswith("-allocated")]
+            (key,) = [key for key in answer.written if key.startswith("hami.io/") and key.endswith("-allocated")]
             assert answer.written[key] == right.text
             assert answer.nodes == recorded[0]["node_names"]
         case OnlyAsked():

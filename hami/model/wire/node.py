@@ -67,18 +67,28 @@ def read_inventory(text: str, field: str, problems: list[WireError] | None = Non
         _read_each(_read_json, entries, field, devices, found)
     else:
         _read_each(_read_card, _pieces(trimmed, field), field, devices, found)
-    devices.sort(key=_by_index)
-    seen: dict[DeviceUuid, Device] = {}
-    found.extend(
-        WireError(field, "every UUID once", device.uuid)
-        for device in devices
-        if seen.setdefault(device.uuid, device) is not device
-    )
+    unique = _each_once(devices, field, found)
     if problems is not None:
         problems += found
     elif found:
         raise found[0]
-    return tuple(seen.values())
+    return unique
+
+
+def read_listed(
+    text: str, field: str, read: Callable[[gojson.Object, str, int], Device], problems: list[WireError]
+) -> tuple[Device, ...]:
+    """As `read_inventory` with `problems`, for plug-ins whose JSON list has a form of its own.
+
+    `read` makes a card of one entry, whose keys are folded, its path and its position.
+    """
+    devices: list[Device] = []
+    for i, entry in enumerate(gojson.items(gojson.decode(gojson.annotation(text, field), field), field)):
+        try:
+            devices.append(read(gojson.folded(entry, f"{field}[{i}]"), f"{field}[{i}]", i))
+        except WireError as error:
+            problems.append(error)
+    return _each_once(devices, field, problems)
 
 
 def write_inventory(devices: Sequence[Device], form: Literal["json", "colon"]) -> str:
@@ -105,7 +115,7 @@ def read_links(text: str, field: str) -> Links:
             (DeviceUuid(uuid), gojson.integer(score, f"{here}.score[{uuid}]", low=-INT32_MAX))
             for uuid, score in scores.items()
         )
-        rows.append((_uuid(row.get("uuid"), f"{here}.uuid"), tuple(pairs)))
+        rows.append((read_uuid(row.get("uuid"), f"{here}.uuid"), tuple(pairs)))
     return Links(scores=tuple(rows))
 
 
@@ -176,7 +186,19 @@ def _by_index(device: Device) -> tuple[int, DeviceUuid]:
     return device.index, device.uuid
 
 
-def _uuid(value: object, field: str) -> DeviceUuid:
+def _each_once(devices: list[Device], field: str, found: list[WireError]) -> tuple[Device, ...]:
+    devices.sort(key=_by_index)
+    seen: dict[DeviceUuid, Device] = {}
+    found.extend(
+        WireError(field, "every UUID once", device.uuid)
+        for device in devices
+        if seen.setdefault(device.uuid, device) is not device
+    )
+    return tuple(seen.values())
+
+
+def read_uuid(value: object, field: str) -> DeviceUuid:
+    """A card's name, which is never empty."""
     text = gojson.text_of(value, field)
     if not text:
         raise WireError(field, "a UUID", text)
@@ -205,7 +227,7 @@ def _read_json(entry: object, field: str) -> Device:
 
     profiles = gojson.items(card.get("migprofiles"), f"{field}.migProfiles")
     return Device(
-        uuid=_uuid(card.get("id"), f"{field}.id"),
+        uuid=read_uuid(card.get("id"), f"{field}.id"),
         index=number("index"),
         slots=number("count"),
         memory_mib=number("devmem"),
@@ -297,7 +319,7 @@ def _read_card(piece: str, field: str) -> Device:
     if health not in _TRUE and health not in _FALSE:
         raise WireError(f"{field}.health", "true or false", health)
     return Device(
-        uuid=_uuid(uuid, f"{field}.id"),
+        uuid=read_uuid(uuid, f"{field}.id"),
         index=gojson.decimal(index, f"{field}.index"),
         slots=gojson.decimal(count, f"{field}.count"),
         memory_mib=gojson.decimal(memory, f"{field}.devmem"),
