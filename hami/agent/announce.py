@@ -21,7 +21,7 @@ from hami.kube.pace import Backoff, backoff
 from hami.kube.resources import NODES
 from hami.kube.watch import Deleted, Listed, watch
 from hami.model.device import NodeInventory
-from hami.model.names import DeviceUuid, NodeName, PodKey, WireError
+from hami.model.names import DeviceUuid, NodeName, PodKey, VendorWord, WireError
 from hami.model.vendor import Vendor
 from hami.model.wire import node as wire
 from hami.model.wire import pod as keys
@@ -42,9 +42,13 @@ class Announcement:
     vendor: Vendor
     devices: Literal["cdi", "env"]
     form: Literal["json", "colon"] = "json"
+    foreign: Mapping[str, str] | None = None
+    """What a plug-in that is not our agent's own would write, word for word; None = our agent's words."""
 
     def annotations(self) -> dict[str, str]:
         """The annotations the node should have. An empty inventory is written, too: the cards are gone."""
+        if self.foreign is not None:
+            return dict(self.foreign)
         protocol = wire.AgentProtocol(families=frozenset({self.vendor.name}), devices=self.devices)
         wanted = {
             self.vendor.node_key: wire.write_inventory(self.inventory.devices, self.form),
@@ -81,8 +85,8 @@ class Announcer:
     node: NodeName
     clock: Callable[[], float]
     """Returns Unix seconds."""
-    announcement: Announcement | None = None
-    """None until the first probe."""
+    said: dict[VendorWord, Announcement] = field(default_factory=dict)
+    """By family; empty until the first probe."""
     retry: Backoff = field(default_factory=backoff)
     _live: Mapping[str, Any] | None = None
     _version: str = ""
@@ -99,9 +103,9 @@ class Announcer:
         return wire.read_cordon(text) if isinstance(text, str) else frozenset()
 
     def say(self, announcement: Announcement) -> None:
-        """Say this from now on."""
-        if announcement != self.announcement:
-            self.announcement = announcement
+        """Say this of its family from now on."""
+        if announcement != self.said.get(announcement.vendor.name):
+            self.said[announcement.vendor.name] = announcement
             self._changed.set()
 
     def served(self, pod: PodKey) -> None:
@@ -145,14 +149,16 @@ class Announcer:
     async def _write(self) -> bool:
         """One patch where something differs; False when an answer is owed but too early."""
         self._changed = anyio.Event()
-        if self._live is None or self.announcement is None:
+        if self._live is None or not self.said:
             return True
-        patch = difference(self._live, self.announcement)
-        owed = asks_for_report(self._live, self.announcement.vendor)
+        patch: dict[str, str | None] = {}
+        for announcement in self.said.values():
+            patch |= difference(self._live, announcement)
+        owed = [one.vendor for one in self.said.values() if asks_for_report(self._live, one.vendor)]
         early = anyio.current_time() < self._answered + ANSWER_EVERY_S
         if owed and not early:
-            state = wire.HandshakeState.REPORTED
-            patch[self.announcement.vendor.handshake_key] = wire.write_handshake(state, self.clock())
+            answer = wire.write_handshake(wire.HandshakeState.REPORTED, self.clock())
+            patch |= {vendor.handshake_key: answer for vendor in owed}
         lock = self._live.get(keys.NODE_LOCK)
         if any(may_release(lock, pod) for pod in self._served):
             patch[keys.NODE_LOCK] = None

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 import anyio
 
-from hami.agent import loops, metrics
+from hami.agent import loops, metrics, simulated_plugin
 from hami.agent.announce import Announcement, Announcer
 from hami.agent.answer import NO_ADDITIONS, Additions, Strategy, Wording
 from hami.agent.assignments import Assignments
@@ -40,6 +40,7 @@ from hami.agent.static_mig import StaticPlugins
 from hami.agent.writes import PodWriter
 from hami.kube.client import Kube
 from hami.model.device import NodeInventory, NodeRecord
+from hami.model.machine_cards import MachineCard
 from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid
 from hami.model.settings import DeviceConfig, NodeOverrides, apply_node_overrides
 from hami.model.vendor import Vendor
@@ -88,6 +89,8 @@ class AgentSettings:
     additions: Additions = NO_ADDITIONS
     """With a simulated driver, what its runtime would add to containers."""
     simulated: bool = False
+    cards: tuple[MachineCard, ...] = ()
+    """Simulated devices of other families."""
     cgroups: Path | None = None
     """Root of the cgroup tree in which the driver may be asked to cap containers; None = it is asked to cap nothing."""
     host_pid: Path | None = None
@@ -180,6 +183,7 @@ def _plugin(
             Announcement(inventory=now, vendor=vendor, devices=settings.strategy, form=settings.inventory_format)
         )
 
+    folder = settings.tree.vgpu / "simulated"
     sharers = _sharers(settings)
     broker = Broker(settings.host_pid) if settings.host_pid is not None else None
     wording = Wording(
@@ -236,6 +240,7 @@ def _plugin(
         ("static", static.run),
         *([("host pids", broker.run)] if broker is not None else []),
         *([("MPS", sharers.run)] if sharers is not None else []),
+        *simulated_plugin.tasks(settings.cards, settings.config, kube, announcer, settings.device_plugin_dir, folder),
     ]
 
 

@@ -19,7 +19,7 @@ from hami.agent.service import AgentSettings, run
 from hami.agent.simulation import simulated_machine
 from hami.alloc.grant import LOCK
 from hami.kube.errors import ConfigError
-from hami.model.machine import read_machine
+from hami.model.machine import Machine, read_machine
 from hami.model.names import NodeName, WireError
 from hami.model.settings import (
     DEFAULT_DEVICE_CONFIG,
@@ -147,6 +147,7 @@ def agent(
             mps_shm=mps_shm,
             host_pid=host_pid_dir if host_pid_broker else None,
             simulated=simulate is not None,
+            cards=_machine(simulate, node_name).cards if simulate else (),
             legacy_metrics=legacy_metrics,
             metrics_bind=_address(metrics_bind_address),
         )
@@ -195,9 +196,13 @@ def _simulated(description: Path, node_name: str, tree: HookTree) -> Additions:
 def _cgroups(wanted: bool, root: Path, simulate: Path | None, node_name: str) -> Path | None:
     """The tree in which containers are capped; a simulated driver knows one by its description alone."""
     if simulate is not None:
-        described = read_machine(_yaml(simulate), default_name=node_name).cgroups
+        described = _machine(simulate, node_name).cgroups
         root, wanted = Path(described), wanted and bool(described)
     return root if wanted else None
+
+
+def _machine(description: Path, node_name: str) -> Machine:
+    return read_machine(_yaml(description), default_name=node_name)
 
 
 def _role(word: str) -> Literal["both", "plugin", "monitor"]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hami.model.gpu_models import BY_NAME, GpuModel
+from hami.model.machine_cards import MAX_CARDS, MachineCard, read_card
 from hami.model.names import DeviceUuid, WireError
 
 MAX_DEVICES: Final = 16
@@ -89,6 +90,8 @@ class Machine:
     """Root of the cgroup tree whose groups' memory the driver can cap, from release 615 on; empty = it cannot. Either
     the kernel's (a mount of cgroup v2) or directories that play one, with the pids of a group in its `cgroup.procs`."""
     faults: tuple[Fault, ...] = ()
+    cards: tuple[MachineCard, ...] = ()
+    """Devices of other families: the simulated driver knows nothing of them."""
 
 
 def read_machine(document: object, default_name: str) -> Machine:
@@ -106,7 +109,7 @@ def read_machine(document: object, default_name: str) -> Machine:
     version = _text(driver, "version", "machine.driver") or "550.90.07"
     if len(version.encode()) >= 32:
         raise WireError("machine.driver.version", "at most 31 bytes", version)
-    devices = _read_devices(root.get("devices"), name)
+    devices, cards = _read_devices(root.get("devices"), name)
     return Machine(
         name=name,
         driver_version=version,
@@ -114,6 +117,7 @@ def read_machine(document: object, default_name: str) -> Machine:
         devices=_linked(devices, root.get("links")),
         cgroups=cgroups,
         faults=_read_faults(root.get("faults"), len(devices)),
+        cards=cards,
     )
 
 
@@ -131,22 +135,37 @@ _DEVICE_KEYS = (
 _UUID = re.compile(r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def _read_devices(value: object, machine: str) -> tuple[MachineDevice, ...]:
+def _read_devices(value: object, machine: str) -> tuple[tuple[MachineDevice, ...], tuple[MachineCard, ...]]:
+    """The GPUs, and the devices of other families."""
     devices: list[MachineDevice] = []
+    cards: list[MachineCard] = []
     for position, entry in enumerate(_sequence(value, "machine.devices")):
         field = f"machine.devices[{position}]"
         group = _mapping(entry, field)
+        if "family" in group:
+            cards += _read_cards(group, field, machine, cards)
+            continue
         _known(group, field, _DEVICE_KEYS)
         count = _integer(group.get("count", 1), f"{field}.count", 1, MAX_DEVICES)
         for number in range(count):
             if len(devices) == MAX_DEVICES:
                 raise WireError("machine.devices", f"at most {MAX_DEVICES} devices")
             devices.append(_read_device(_one_of(group, number, count, field), field, machine, len(devices)))
-    if not devices:
+    if not devices and not cards:
         raise WireError("machine.devices", "at least one device")
-    if len({device.uuid for device in devices}) != len(devices):
+    uuids = [device.uuid for device in devices] + [card.uuid for card in cards]
+    if len(set(uuids)) != len(uuids):
         raise WireError("machine.devices", "distinct UUIDs")
-    return tuple(devices)
+    return tuple(devices), tuple(cards)
+
+
+def _read_cards(group: Mapping[str, Any], field: str, machine: str, before: Sequence[MachineCard]) -> list[MachineCard]:
+    """The devices of one group, counted on after those of its family that came before."""
+    count = _integer(group.get("count", 1), f"{field}.count", 1, MAX_CARDS)
+    first = sum(card.family == group["family"] for card in before)
+    if first + count > MAX_CARDS:
+        raise WireError(f"{field}.count", f"at most {MAX_CARDS} devices of a family")
+    return [read_card(_one_of(group, i, count, field), field, machine, first + i) for i in range(count)]
 
 
 def _one_of(group: Mapping[str, Any], number: int, count: int, field: str) -> Mapping[str, Any]:

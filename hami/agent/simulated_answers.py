@@ -1,0 +1,171 @@
+"""What a family's device plug-in puts into a container, as far as that is public; for simulated devices.
+
+Every container is told its devices in `HAMI_SIMULATED_DEVICES`, whatever the family. Where a vendor's plug-in is
+public, or its runtime documents the variable, the container also gets what that plug-in sets. Device nodes and the
+vendors' own libraries do not exist for a simulated device and are left out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+
+from hami.alloc.grant import Mount
+from hami.model.claim import Share
+from hami.model.device import HAMI_CORE, Device
+from hami.model.names import DeviceUuid
+from hami.model.vendor import Vendor
+
+TOLD: Final = "HAMI_SIMULATED_DEVICES"
+"""`<uuid>,<memory MiB>,<cores>` a device, `;` between them, amounts as they are booked."""
+VDEV: Final = "/etc/vdev/docker/"
+SHARED_REGION: Final = "/hami-shared-region"
+CONTAINERS: Final = "assigned-containers"
+"""Slices of Enflame cards by container, each with whether it has been handed out."""
+QUEUES: Final = 20
+"""Queues of a Hygon card that virtual devices share out."""
+HYGON_UNITS: Final = 120
+"""Compute units of a simulated Hygon card: its registration counts percent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """One container's part of a family's devices."""
+
+    vendor: Vendor
+    shares: tuple[Share, ...]
+    devices: Mapping[DeviceUuid, Device]
+    notes: Mapping[str, str]
+    """The pod's annotations."""
+    folder: str
+    """The container's own directory on this node, for files that it is to see."""
+    units: Mapping[DeviceUuid, Sequence[int]] = field(default_factory=dict)
+    """Which compute units of each device it takes, where its plug-in gives out single ones."""
+
+    @property
+    def indices(self) -> str:
+        return ",".join(str(self.devices[share.uuid].index) for share in self.shares)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Environment, mounts, and the files behind them, by path on the node."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def answer(given: Given) -> Answer:
+    """What the container of `given` gets."""
+    told = ";".join(f"{share.uuid},{share.memory_mib},{share.cores}" for share in given.shares)
+    vendors = _OF_SECTION.get(given.vendor.config_section)
+    own = Answer() if vendors is None else vendors(given)
+    return Answer(env={**own.env, TOLD: told}, mounts=own.mounts, files=own.files)
+
+
+def consumed(vendor: Vendor, notes: Mapping[str, str], container: str) -> dict[str, str]:
+    """The marks on a pod by which its family's plug-in says that it has taken what stands there."""
+    marks = {key: "true" for key in vendor.dress_keys if notes.get(key) == "false"}
+    listed = notes.get(CONTAINERS) if CONTAINERS in vendor.dress_keys else None
+    if listed:
+        entries = orjson.loads(listed)
+        if container in entries:
+            entries[container]["allocated"] = True
+            marks[CONTAINERS] = orjson.dumps(entries).decode()
+    return marks
+
+
+def units(vendor: Vendor, share: Share, device: Device) -> tuple[int, int]:
+    """How many single compute units of a device a share takes, and of how many; zeros where nobody names them."""
+    match vendor.config_section:
+        case "amd":
+            return share.cores, device.cores
+        case "hygon":
+            return HYGON_UNITS * share.cores // 100, HYGON_UNITS
+    return 0, 0
+
+
+def _ascend(given: Given) -> Answer:
+    env = {"ASCEND_VISIBLE_DEVICES": given.indices}
+    if given.notes.get("huawei.com/vnpu-mode") == HAMI_CORE:
+        first = given.shares[0]
+        env |= {
+            "NPU_MEM_QUOTA": str(first.memory_mib),
+            "NPU_PRIORITY": str(first.cores),
+            "NPU_GLOBAL_SHM_PATH": f"{SHARED_REGION}/{given.devices[first.uuid].index}_global_registry",
+        }
+        return Answer(env=env, mounts=(Mount(host=given.folder, container=SHARED_REGION, read_only=False),))
+    listed = given.notes.get(f"huawei.com/{given.vendor.name}") or "[]"
+    entries = {entry.get("UUID"): entry for entry in orjson.loads(listed)}
+    template = entries.get(given.shares[0].uuid, {}).get("temp")
+    return Answer(env={**env, "ASCEND_VNPU_SPECS": template} if template else env)
+
+
+def _hygon(given: Given) -> Answer:
+    """One share is a virtual device with masks of compute units; whole cards need no file."""
+    share, device = given.shares[0], given.devices[given.shares[0].uuid]
+    if len(given.shares) > 1 or (share.cores >= device.cores and share.memory_mib >= device.memory_mib):
+        return Answer()
+    units = given.units.get(share.uuid, ())
+    masks = [sum(1 << (unit - low) for unit in units if low <= unit < low + 64) for low in (0, 64)]
+    lines = (
+        f"PciBusId: 0000:{device.index + 1:02x}:00.0",
+        *(f"cu_mask: 0x{mask:016x}" for mask in masks),
+        f"cu_count: {len(units)}",
+        f"mem: {share.memory_mib} MiB",
+        f"device_id: {device.index}",
+        "vdev_id: 0",
+        f"pipe_id: {(units[0] if units else 0) % QUEUES}",
+        "enable: 1",
+    )
+    return Answer(
+        mounts=(Mount(host=given.folder, container=VDEV, read_only=True),),
+        files={f"{given.folder}/vdev0.conf": "\n".join(lines) + "\n"},
+    )
+
+
+def _amd(given: Given) -> Answer:
+    masks = (f"{i}:{_ranges(given.units.get(share.uuid, ()))}" for i, share in enumerate(given.shares))
+    return Answer(
+        env={
+            "ROCR_VISIBLE_DEVICES": ",".join(share.uuid for share in given.shares),
+            "HSA_CU_MASK": ";".join(masks),
+            "HIP_DEVICE_MEMORY_LIMIT": f"{given.shares[0].memory_mib}m",
+        }
+    )
+
+
+def _neuron(given: Given) -> Answer:
+    cores = given.notes.get("NEURON_RESOURCE_TYPE")
+    if cores:
+        return Answer(env={"NEURON_RT_VISIBLE_CORES": given.notes.get("AWS_NEURON_IDS", "")})
+    return Answer(env={"AWS_NEURON_VISIBLE_DEVICES": given.indices})
+
+
+def _by_index(variable: str) -> Callable[[Given], Answer]:
+    return lambda given: Answer(env={variable: given.indices})
+
+
+def _ranges(units: Sequence[int]) -> str:
+    """`0-3,8-11`"""
+    runs: list[list[int]] = []
+    for unit in units:
+        if runs and runs[-1][1] == unit - 1:
+            runs[-1][1] = unit
+        else:
+            runs.append([unit, unit])
+    return ",".join(f"{low}-{high}" for low, high in runs)
+
+
+_OF_SECTION: Final[Mapping[str, Callable[[Given], Answer]]] = {
+    "vnpus": _ascend,
+    "hygon": _hygon,
+    "amd": _amd,
+    "awsneuron": _neuron,
+    "mthreads": _by_index("MTHREADS_VISIBLE_DEVICES"),
+    "enflame": _by_index("ENFLAME_VISIBLE_DEVICES"),
+    "kunlun": _by_index("XPU_VISIBLE_DEVICES"),
+}
+"""By section of the device configuration; the others' plug-ins are not public."""

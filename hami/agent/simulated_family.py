@@ -1,0 +1,220 @@
+"""Simulated devices handed out as a vendor's plug-in would: whose `Allocate` it is, what is marked, what is let go.
+
+The kubelet does not say for which pod it calls. A family with the node lock serves the pod that the lock names; one
+without serves the pod that was bound first. Of a pod it serves the first container that still waits and asks for just
+so many; what has been handed out is taken out of the pod's pending annotation, and where a family has none, remembered.
+Only a restart of the agent between two containers of one pod of such a family would make it forget one.
+"""
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+
+from hami.agent.simulated_answers import Answer, Given, answer, consumed, units
+from hami.alloc import record, request
+from hami.alloc.nodelock import lock_owner
+from hami.kube.client import Kube
+from hami.kube.errors import Conflict
+from hami.kube.resources import PODS
+from hami.model.claim import Share
+from hami.model.device import Device
+from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid, VendorWord
+from hami.model.quantity import whole
+from hami.model.vendor import Registry, Vendor
+from hami.model.wire import pod as keys
+from hami.node.probe_simulated import SimulatedProbe
+
+log = logging.getLogger(__name__)
+
+Document = Mapping[str, Any]
+Position = tuple[VendorWord, int]
+TRIES: Final = 10
+"""Attempts to let a lock go while its node changes."""
+
+
+class NobodyWaits(Exception):
+    """No pod of this node waits for what the kubelet asks; the text is its answer."""
+
+
+@dataclass(slots=True)
+class Book:
+    """What the simulated plug-ins of one node have handed out; they share it, because a pod is served by several."""
+
+    registry: Registry
+    """Families that are simulated here."""
+    kube: Kube
+    node: NodeName
+    folder: Path
+    """Where files for containers go."""
+    served: dict[PodUid, set[Position]] = field(default_factory=dict)
+    taken: dict[DeviceUuid, dict[tuple[PodUid, int], tuple[int, ...]]] = field(default_factory=dict)
+    """Compute units by device and container, of families that name single ones."""
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
+    """One call at a time, as the kubelet makes them."""
+
+    async def pods(self) -> list[Document]:
+        """The node's pods, those bound first in front; what is remembered of others is forgotten."""
+        answer = await self.kube.get(PODS.path(), fieldSelector=f"spec.nodeName={self.node}")
+        found = sorted(answer.get("items") or (), key=_bound_first)
+        alive = {request.pod_uid(pod) for pod in found if pod.get("status", {}).get("phase") not in record.FINISHED}
+        for uid in self.served.keys() - alive:
+            del self.served[uid]
+        for holders in self.taken.values():
+            for holder in [holder for holder in holders if holder[0] not in alive]:
+                del holders[holder]
+        return found
+
+    def choose_units(self, share: Share, want: int, total: int, holder: tuple[PodUid, int]) -> tuple[int, ...]:
+        """The first units of a device that nobody has."""
+        holders = self.taken.setdefault(share.uuid, {})
+        used = {unit for chosen in holders.values() for unit in chosen}
+        holders[holder] = tuple(unit for unit in range(total) if unit not in used)[:want]
+        return holders[holder]
+
+
+def waiting(pod: Document, registry: Registry, served: Collection[Position]) -> dict[Position, tuple[Share, ...]]:
+    """The shares of a bound pod that have not been handed out, by family and container, init containers first."""
+    held, _ = record.read_pod(pod, registry)
+    if held is None:
+        return {}
+    notes = request.annotations(pod)
+    found = {}
+    for name, segments in held.segments.items():
+        vendor = registry[name]
+        pending = notes.get(vendor.pending_key, "").split(";") if vendor.pending_key else None
+        for position, segment in enumerate(segments):
+            if not segment or (name, position) in served:
+                continue
+            if pending is not None:
+                open_ = position < len(pending) and bool(pending[position])
+            else:
+                open_ = notes.get(keys.BIND_PHASE) == keys.ALLOCATING
+            if open_:
+                found[name, position] = segment
+    return found
+
+
+def without(text: str, position: int) -> str:
+    """A pending annotation after the container at `position` has been served."""
+    pieces = text.split(";")
+    pieces[position] = ""
+    return ";".join(pieces)
+
+
+class Family:
+    """One family's simulated devices on this node."""
+
+    def __init__(self, vendor: Vendor, probe: SimulatedProbe, book: Book) -> None:
+        self.vendor = vendor
+        self.probe = probe
+        self._book = book
+
+    async def allocate(self, resource: str, count: int) -> Answer:
+        """What the container gets for which the kubelet asks `count` of `resource`. Raises NobodyWaits, KubeError."""
+        if resource not in self._asked_by():
+            # An amount of what the devices have: those come with the devices' own resource.
+            return Answer()
+        async with self._book.turn:
+            pod, position, shares = await self._find(resource, count)
+            found = self._answer(pod, position, shares)
+            for path, text in found.files.items():
+                await anyio.Path(path).write_text(text)
+            await self._mark(pod, position)
+            return found
+
+    def _asked_by(self) -> tuple[str, ...]:
+        """Resources whose `Allocate` brings devices."""
+        names = self.vendor.resources
+        return names.count, *names.also, *(() if names.memory else (names.cores,))
+
+    async def _find(self, resource: str, count: int) -> tuple[Document, int, tuple[Share, ...]]:
+        pods = await self._book.pods()
+        if self.vendor.lock_key == keys.NODE_LOCK:
+            node = await self._book.kube.node(self._book.node)
+            owner = lock_owner(request.annotations(node).get(keys.NODE_LOCK))
+            pods.sort(key=lambda pod: request.pod_key(pod) != owner)
+        for pod in pods:
+            served = self._book.served.get(request.pod_uid(pod), ())
+            for (name, position), shares in waiting(pod, self._book.registry, served).items():
+                if name == self.vendor.name and self._asks(pod, position, resource) == count:
+                    return pod, position, shares
+        raise NobodyWaits(f"no pod of node {self._book.node} waits for {count} {resource}")
+
+    def _asks(self, pod: Document, position: int, resource: str) -> int | None:
+        """How much of `resource` a container's devices are asked by."""
+        container = list(request.containers(pod))[position]
+        names = self.vendor.resources
+        if resource != names.count and request.amount(container, names.count):
+            return None
+        found = request.amount(container, resource)
+        return whole(found[0]) if found else None
+
+    def _answer(self, pod: Document, position: int, shares: tuple[Share, ...]) -> Answer:
+        uid = request.pod_uid(pod)
+        container = list(request.containers(pod))[position]
+        folder = self._book.folder / f"{uid}_{container.name}" / self.vendor.config_section
+        folder.mkdir(parents=True, exist_ok=True)
+        devices: dict[DeviceUuid, Device] = {device.uuid: device for device in self.probe.inventory().devices}
+        chosen = {}
+        for share in shares:
+            want, total = units(self.vendor, share, devices[share.uuid])
+            if want:
+                chosen[share.uuid] = self._book.choose_units(share, want, total, (uid, position))
+        return answer(
+            Given(
+                vendor=self.vendor,
+                shares=shares,
+                devices=devices,
+                notes=request.annotations(pod),
+                folder=str(folder),
+                units=chosen,
+            )
+        )
+
+    async def _mark(self, pod: Document, position: int) -> None:
+        """Say on the pod what it has been given; with its last part, that it is served, and let the locks go."""
+        uid, key, notes = request.pod_uid(pod), request.pod_key(pod), request.annotations(pod)
+        served = self._book.served.setdefault(uid, set())
+        served.add((self.vendor.name, position))
+        container = list(request.containers(pod))[position]
+        left = {name for name, _ in waiting(pod, self._book.registry, served)}
+        patch: dict[str, str | None] = {}
+        if self.vendor.name not in left:
+            patch |= consumed(self.vendor, notes, container.name)
+        if self.vendor.pending_key:
+            text = notes[self.vendor.pending_key]
+            for name, done in served:
+                if name == self.vendor.name:
+                    text = without(text, done)
+            patch[self.vendor.pending_key] = text
+        if not left:
+            patch[keys.BIND_PHASE] = keys.SUCCESS
+        await self._book.kube.annotate_pod(*key, patch, uid=uid)
+        log.info("simulated %s: pod %s, container %s is served", self.vendor.name, key, container.name)
+        lock = self.vendor.lock_key
+        if lock and not any(self._book.registry[name].lock_key == lock for name in left):
+            await self._release(lock, key)
+
+    async def _release(self, lock: str, pod: PodKey) -> None:
+        """Let go of a lock: the common one only where it names the pod; a family's own names nobody."""
+        for _ in range(TRIES):
+            node = await self._book.kube.node(self._book.node)
+            text = request.annotations(node).get(lock)
+            if not text or lock_owner(text) not in (pod, None):
+                return
+            version = str(node.get("metadata", {}).get("resourceVersion") or "")
+            try:
+                await self._book.kube.annotate_node(self._book.node, {lock: None}, resource_version=version)
+            except Conflict:
+                continue
+            return
+        log.warning("simulated %s: lock %s is not let go, its node changes all the time", self.vendor.name, lock)
+
+
+def _bound_first(pod: Document) -> tuple[str, str, str]:
+    bound = request.annotations(pod).get(keys.BIND_TIME, "~")
+    return bound, str(request.metadata(pod).get("creationTimestamp") or ""), request.pod_uid(pod)
