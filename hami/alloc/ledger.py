@@ -286,11 +286,17 @@ class Ledger:
     def shares_on(
         self, node: NodeName, vendor: VendorWord, aside: PodUid | None = None
     ) -> Mapping[DeviceUuid, Sequence[Share]]:
-        """The shares of a family that pods hold on a node, by device; `aside` is a pod that does not count."""
+        """The shares of a family that pods hold on a node, by device; `aside` is a pod that does not count.
+
+        What an init container had is free once all of them have ended.
+        """
         found: dict[DeviceUuid, list[Share]] = {}
         for uid in self._on_node.get(node, ()):
             if uid not in (aside, self._aside):
-                for segment in self._pods[uid].segments.get(vendor, ()):
+                pod = self._pods[uid]
+                for position, segment in enumerate(pod.segments.get(vendor, ())):
+                    if pod.inits_done and pod.roles[position : position + 1] == (Role.INIT,):
+                        continue
                     for share in segment:
                         found.setdefault(share.uuid, []).append(share)
         return found

@@ -81,9 +81,9 @@ def card(said: gojson.Object, field: str, index: int) -> Device:
 def agree(container: Container, notes: Notes, vendor: Vendor) -> Shaped:
     """The pod's class and way of sharing; who names no way takes what is left."""
     kind, way = notes.get(CLASS), notes.get(QOS)
-    if kind is not None and kind not in ("online", "offline"):
+    if kind and kind not in ("online", "offline"):
         raise ShapeError(f"metadata.annotations[{CLASS}]", f"{CLASS} must be set one of [online, offline]")
-    if kind is not None and integer(container, vendor.resources.count, low=1, kinds=LIMITS) != 1:
+    if kind and integer(container, vendor.resources.count, low=1, kinds=LIMITS) != 1:
         field = f"{container.path}.resources.limits[{vendor.resources.count}]"
         raise ShapeError(field, f"{vendor.resources.count} must be 1 where {CLASS} is set")
     if kind == "online" or way in WAYS:
@@ -94,7 +94,8 @@ def agree(container: Container, notes: Notes, vendor: Vendor) -> Shaped:
 
 
 def ask(container: Container, notes: Notes, vendor: Vendor, *, aware: bool = False) -> Need | None:
-    """A share of each card; online work takes no cores, and goes where no other class but its own and offline is."""
+    """A share of each card. Work online takes no cores and stands beside work of a class only; work offline beside its
+    own; other work beside none with a class, and beside its own way of sharing."""
     names = vendor.resources
     count = integer(container, names.count, low=1, high=INT32_MAX, kinds=LIMITS)
     if count is None:
@@ -109,7 +110,7 @@ def ask(container: Container, notes: Notes, vendor: Vendor, *, aware: bool = Fal
         leaves=_marks(notes, whole),
     )
     if need.leaves & ONLINE:
-        # Neither do cores that are all given away keep it out.
+        # Nor do cores that are all given away keep it out.
         return replace(need, cores=0, full_cores=INT32_MAX, no_class=UNCLASSED, pulled=True)
     ranked = {"true": True, "false": False}.get(notes.get(AWARE, "").lower(), aware)
     return replace(
@@ -129,7 +130,7 @@ def _memory(container: Container, vendor: Vendor) -> Memory:
     text = str(container.document["resources"]["limits"][vendor.resources.memory])
     in_bytes = text[-1:].isalpha() and value >= MIB
     mib = int(value / MIB) if in_bytes else int(value * GIB)
-    if value < 0 or mib > INT32_MAX or (text.endswith("i") and not in_bytes):
+    if not 0 < mib <= INT32_MAX or (text.endswith("i") and not in_bytes):
         raise RequestError(path, f"GiB, or at least 1Mi with a unit; at most {INT32_MAX} MiB", text)
     return Mib(mib)
 
