@@ -1,0 +1,201 @@
+"""Every declared family over its simulated devices: registered, read, placed, handed out, accounted, given back.
+
+The node's annotations and capacity are what the simulated plug-in publishes, decisions are the engine's, and the pods
+lie on a scripted API server. The kubelet's part is the call with so many ids; `tests/cluster` has a real one.
+"""
+
+import copy
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from hami.agent.simulated_answers import TOLD
+from hami.agent.simulated_family import Book, Family, NobodyWaits
+from hami.agent.simulated_plugin import probes
+from hami.alloc.admit import admit
+from hami.alloc.ledger import Ledger, hold_of
+from hami.alloc.place import place
+from hami.alloc.record import annotations, read_node, read_pod
+from hami.alloc.request import read_request
+from hami.kube.client import Kube
+from hami.model.claim import Placed, Segments, Share
+from hami.model.device import Device
+from hami.model.machine import read_machine
+from hami.model.names import DeviceUuid, NodeName, PodKey, WireError
+from hami.model.settings import SchedulerSettings
+from hami.model.vendor import Registry, Vendor
+from hami.model.wire import pod as keys
+from hami.vendors import registry
+from hami.vendors.nvidia import NVIDIA
+from tests.alloc.jsonpatch import apply_patch
+from tests.fakes.apiserver import FakeApi, Json
+from tests.fakes.loop import guarded_loop
+
+NODE = NodeName("node-1")
+FAMILIES = tuple(vendor for vendor in registry(ascend=True, iluvatar=True) if vendor.name != NVIDIA.name)
+LIMITS: Mapping[str, Mapping[str, int]] = {
+    "MLU": {"cambricon.com/mlu.smlu.vmemory": 16, "cambricon.com/mlu.smlu.vcore": 20},
+    "DCU": {"hygon.com/dcumem": 4096, "hygon.com/dcucores": 25},
+    "Mthreads": {"mthreads.com/sgpu-memory": 32, "mthreads.com/sgpu-core": 4},
+    "Ascend910B3": {"huawei.com/Ascend910B3-memory": 10000},
+    "MR-V100": {"iluvatar.ai/MR-V100.vMem": 16, "iluvatar.ai/MR-V100.vCore": 20},
+    "Metax-SGPU": {"metax-tech.com/vmemory": 8, "metax-tech.com/vcore": 20},
+    "XPU": {"kunlunxin.com/vxpu-memory": 24576},
+    "AMD": {"amd.com/gpumem": 4096, "amd.com/gpucores": 25},
+}
+"""What a pod asks of one device beside its count; of other families a whole one, or a slot."""
+pytestmark = pytest.mark.anyio
+
+
+def asking(name: str, vendor: Vendor, count: int = 1) -> Json:
+    limits = {vendor.resources.count: str(count), **{k: str(v) for k, v in LIMITS.get(vendor.name, {}).items()}}
+    return {
+        "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "annotations": {}},
+        "spec": {"containers": [{"name": "main", "image": "x", "resources": {"limits": limits, "requests": limits}}]},
+        "status": {"phase": "Pending"},
+    }
+
+
+def booked(share: Share) -> Share:
+    """What a share costs; marks on its device are the family's own, and may be worked out from the rest."""
+    return replace(share, leaves=0)
+
+
+@dataclass
+class World:
+    """A node with two devices of one family, and what schedules onto it."""
+
+    vendor: Vendor
+    api: FakeApi
+    kube: Kube
+    book: Book
+    family: Family
+    ledger: Ledger
+    devices: Mapping[DeviceUuid, Device]
+
+    @property
+    def known(self) -> Registry:
+        return self.book.registry
+
+    def bind(self, document: Json) -> Segments:
+        """Admitted, placed and bound, with the lock that a foreign plug-in waits for."""
+        verdict = admit(
+            document,
+            registry=self.known,
+            settings=SchedulerSettings(scheduler_name="hami-scheduler"),
+            namespace="default",
+            username="somebody",
+        )
+        assert verdict.allowed, verdict.message
+        pod = apply_patch(document, verdict.patch)
+        asked = read_request(pod, self.known)
+        placed = place(self.ledger, asked, [NODE], node_policy="binpack", card_policy="binpack")
+        assert isinstance(placed, Placed), placed
+        node = self.ledger.node(NODE)
+        written = annotations(placed.assignment, self.known, now_unix=1_787_299_200, request=asked, node=node)
+        self.ledger.put_pod(hold_of(asked, placed.assignment))
+        pod["metadata"]["annotations"].update(written)
+        pod["spec"]["nodeName"] = NODE
+        self.api.put("pods", pod)
+        if self.vendor.lock_key:
+            held = copy.deepcopy(self.api.get("nodes", NODE))
+            own = self.vendor.lock_key != keys.NODE_LOCK
+            text = keys.write_lock(1_787_299_200, PodKey("default", pod["metadata"]["name"]))
+            held["metadata"].setdefault("annotations", {})[self.vendor.lock_key] = text.split(",")[0] if own else text
+            self.api.put("nodes", held)
+        return placed.assignment.segments[self.vendor.name]
+
+    def notes(self, name: str) -> dict[str, str]:
+        found: dict[str, str] = self.api.get("pods", name, "default")["metadata"]["annotations"]
+        return found
+
+    @property
+    def lock(self) -> str | None:
+        found: str | None = self.api.get("nodes", NODE)["metadata"].get("annotations", {}).get(self.vendor.lock_key)
+        return found
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda vendor: vendor.name)
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    vendor: Vendor = request.param
+    async with guarded_loop(), FakeApi.serving() as api, Kube.connect(api.kubeconfig(tmp_path)) as kube:
+        known = Registry((vendor,))
+        cards = read_machine({"devices": [{"family": vendor.name, "count": 2}]}, NODE).cards
+        (probe,) = probes(known, cards, NODE)
+        capacity = {name: str(len(ids)) for name, ids in probe.published.ids.items()}
+        node: Json = {
+            "metadata": {"name": NODE, "annotations": dict(probe.published.annotations)},
+            "status": {"capacity": capacity, "allocatable": capacity},
+        }
+        api.put("nodes", node)
+        record, problems = read_node(node, known)
+        assert not problems
+        ledger = Ledger(known)
+        ledger.put_node(record)
+        (inventory,) = record.inventories
+        assert inventory == probe.inventory()
+        book = Book(registry=known, kube=kube, node=NODE, folder=tmp_path / "simulated")
+        devices = {device.uuid: device for device in inventory.devices}
+        yield World(vendor, api, kube, book, Family(vendor, probe, book), ledger, devices)
+
+
+async def test_two_pods_from_registration_to_their_end(world: World) -> None:
+    vendor = world.vendor
+    # A module of two is the smallest part of a 910C, so there is room for one pod.
+    names, count = (["a"], 2) if vendor.name == "Ascend910C" else (["a", "b"], 1)
+    given = []
+    for name in names:
+        (segment,) = world.bind(asking(name, vendor))
+        assert len(segment) == count
+        assert (world.lock is not None) is bool(vendor.lock_key)
+        answer = await world.family.allocate(vendor.resources.count, count)
+        told = [f"{share.uuid},{share.memory_mib},{share.cores}" for share in segment]
+        assert answer.env[TOLD] == ";".join(told)
+        for mount in answer.mounts:
+            assert os.path.isdir(mount.host)  # noqa: ASYNC240 - a test may wait for its disk
+        notes = world.notes(name)
+        assert notes[keys.BIND_PHASE] == keys.SUCCESS
+        assert not vendor.pending_key or not notes[vendor.pending_key].strip(";")
+        assert "false" not in [notes.get(key) for key in vendor.dress_keys]
+        assert world.lock is None
+        given.append(segment)
+    for name, segment in zip(names, given, strict=True):
+        held, problems = read_pod(world.api.get("pods", name, "default"), world.known)
+        assert held is not None, problems
+        assert [booked(share) for share in held.segments[vendor.name][0]] == [booked(share) for share in segment]
+    # What two pods hold together fits, device by device; when they have gone the devices are empty.
+    for uuid, device in world.devices.items():
+        shares = [share for segment in given for share in segment if share.uuid == uuid]
+        assert sum(share.memory_mib for share in shares) <= device.memory_mib
+        assert len(shares) <= device.slots
+    with pytest.raises(NobodyWaits, match=vendor.resources.count):
+        await world.family.allocate(vendor.resources.count, count)
+    for name in names:
+        world.ledger.drop_pod(read_request(world.api.get("pods", name, "default"), world.known).uid)
+        world.api.remove("pods", name, "default")
+    await world.book.pods()
+    assert not world.book.served
+    assert not any(world.book.taken.values())
+
+
+async def test_amounts_of_what_devices_have_bring_nothing_of_their_own(world: World) -> None:
+    """Where a family's memory or cores are resources of the kubelet, too, their calls need no pod."""
+    names = world.vendor.resources
+    extra = [name for name in world.family.probe.published.ids if name != names.count and names.memory]
+    for name in extra:
+        assert (await world.family.allocate(name, 3)).env == {}
+    assert extra or names.memory == "" or world.vendor.node_key
+
+
+def test_a_family_that_nobody_declares_is_named() -> None:
+    cards = read_machine({"devices": [{"family": "Abacus"}]}, NODE).cards
+    with pytest.raises(WireError, match="Abacus"):
+        probes(registry(), cards, NODE)
