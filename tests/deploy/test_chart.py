@@ -15,8 +15,11 @@ from hami.alloc.grant import LOCK
 from hami.cli.agent import agent
 from hami.cli.flags import normalise
 from hami.cli.scheduler import scheduler
+from hami.model.names import VendorWord
 from hami.model.settings import DEFAULT_DEVICE_CONFIG, read_device_config
+from hami.model.vendor import Registry
 from hami.node import cgroups, mps
+from hami.vendors import registry
 from tests.deploy.conftest import CHART, Render, RenderError
 
 
@@ -80,6 +83,77 @@ def test_the_device_configuration_is_what_our_reader_takes_for_its_defaults(rend
     config = read_device_config(yaml.safe_load(text))
     assert config.warnings == ()
     assert config.nvidia == DEFAULT_DEVICE_CONFIG.nvidia
+
+
+EVERY_FAMILY = ("devices.ascend.enabled=true", "devices.iluvatar.enabled=true")
+
+
+def families(objects: list[dict[str, Any]]) -> Registry:
+    text = one(objects, "ConfigMap", "hami-scheduler-device")["data"]["device-config.yaml"]
+    config = read_device_config(yaml.safe_load(text))
+    assert config.warnings == ()
+    return registry(config, ascend=True, iluvatar=True)
+
+
+def managed(objects: list[dict[str, Any]]) -> dict[str, bool]:
+    config = yaml.safe_load(one(objects, "ConfigMap", "hami-scheduler")["data"]["config.yaml"])
+    return {entry["name"]: entry["ignoredByScheduler"] for entry in config["extenders"][0]["managedResources"]}
+
+
+def test_every_family_is_configured_as_it_is_declared(render: Render) -> None:
+    found, declared = families(render(*EVERY_FAMILY)), registry(DEFAULT_DEVICE_CONFIG, ascend=True, iluvatar=True)
+    assert [vendor.name for vendor in found] == [vendor.name for vendor in declared]
+    for vendor in found:
+        ours, own = vendor, declared[vendor.name]
+        assert ours.resources == own.resources
+        assert (ours.memory_factor, ours.default_count, ours.runtime_class, ours.hide_unrequested) == (
+            own.memory_factor,
+            own.default_count,
+            own.runtime_class,
+            own.hide_unrequested,
+        )
+        chip, own_chip = (getattr(one.shape, "__self__", None) for one in (ours, own))
+        assert chip == own_chip, "a chip's templates and budgets"
+
+
+def test_every_name_of_every_family_is_the_extenders(render: Render) -> None:
+    objects = render(*EVERY_FAMILY)
+    names = managed(objects)
+    assert set(names) >= {name for vendor in families(objects) for name in vendor.resources.names()}
+    # What plug-ins publish as amounts of the node, the kubelet counts; so kube-scheduler must, too.
+    assert {name for name, ignored in names.items() if not ignored} == {
+        "cambricon.com/mlu.smlu.vmemory",
+        "cambricon.com/mlu.smlu.vcore",
+        "mthreads.com/sgpu-memory",
+        "mthreads.com/sgpu-core",
+    }
+
+
+def test_a_renamed_resource_is_renamed_everywhere(render: Render) -> None:
+    objects = render("dcuResourceName=example.com/dcu", "devices.mthreads.customresources={example.com/extra}")
+    assert families(objects)[VendorWord("DCU")].resources.count == "example.com/dcu"
+    names = managed(objects)
+    assert names["example.com/dcu"]
+    assert names["example.com/extra"]
+    assert "hygon.com/dcunum" not in names
+
+
+@pytest.mark.parametrize("family", ["ascend", "iluvatar"])
+def test_families_that_are_off_by_default_bring_their_flag(render: Render, family: str) -> None:
+    def arguments(*values: str) -> list[str]:
+        found: list[str] = container(
+            pod_spec(render(*values), "Deployment", "hami-scheduler"), "vgpu-scheduler-extender"
+        )["args"]
+        return found
+
+    assert f"--enable-{family}" not in arguments()
+    assert f"--enable-{family}" in arguments(f"devices.{family}.enabled=true")
+
+
+def test_a_family_that_is_turned_off_has_no_section(render: Render) -> None:
+    objects = render("devices.hygon.enabled=false")
+    assert families(objects).get("DCU") is None
+    assert "hygon.com/dcunum" not in managed(objects)
 
 
 def test_values_reach_the_device_configuration(render: Render) -> None:
@@ -182,6 +256,8 @@ def test_both_containers_of_the_plugin_meet_in_one_directory(render: Render) -> 
         ("scheduler.defaultSchedulerPolicy.nodeSchedulerPolicy=sideways", "nodeSchedulerPolicy"),
         ("devicePlugin.deviceSplitCount=0", "deviceSplitCount"),
         ("resourceName=gpu", "resourceName"),
+        ("dcuResourceName=dcu", "dcuResourceName"),
+        ("devices.ascend.enabled=yes", "ascend"),
         ("scheduler.nodeLockExpire=soon", "nodeLockExpire"),
     ],
 )

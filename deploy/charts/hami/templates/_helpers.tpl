@@ -69,14 +69,6 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $path -}}
 {{- end -}}
 
-{{/* Resources that kube-scheduler leaves to the extender. */}}
-{{- define "hami.managedResources" -}}
-{{- range list .Values.resourceName .Values.resourceMem .Values.resourceMemPercentage .Values.resourceCores .Values.resourcePriority }}
-- name: {{ . }}
-  ignoredByScheduler: true
-{{- end }}
-{{- end -}}
-
 {{- define "hami.deviceConfig" -}}
 {{- $content := index .Values "device-config" "content" -}}
 {{- $file := .Files.Get "files/device-config.yaml" -}}
@@ -104,5 +96,6 @@ nvidia:
   gpuCorePolicy: {{ ternary "disable" .Values.devices.nvidia.gpuCorePolicy (eq (toString .Values.devicePlugin.disablecorelimit) "true") }}
   libCudaLogLevel: {{ .Values.devices.nvidia.libCudaLogLevel | quote }}
   runtimeClassName: {{ .Values.devicePlugin.runtimeClassName | quote }}
+{{- include "hami.families" . }}
 {{- end -}}
 {{- end -}}
