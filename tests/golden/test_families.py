@@ -18,6 +18,7 @@ from tests.alloc.jsonpatch import apply_patch
 from tests.golden import test_webhook as admission
 from tests.golden.right import (
     Admitted,
+    Amended,
     Booked,
     Cards,
     Denied,
@@ -36,12 +37,15 @@ from tests.golden.right import (
     iluvatar,
     kunlun,
     metax,
+    mixed,
     mthreads,
     vastai,
 )
 from tests.golden.test_filter import DATA, Answer, World, differences, play
 
-FAMILIES = [module.FAMILY for module in (ascend, hygon, cambricon, iluvatar, mthreads, metax, kunlun, biren, vastai, amd)]
+FAMILIES = [
+    module.FAMILY for module in (ascend, hygon, cambricon, iluvatar, mthreads, metax, kunlun, biren, vastai, amd, mixed)
+]
 TAKEN_OVER = {"op": "add", "path": "/spec/schedulerName", "value": "hami-scheduler"}
 
 
@@ -139,6 +143,11 @@ def compare(answer: Answer, recorded: list[Mapping[str, Any]], right: Right | No
             (key,) = [key for key in answer.written if key.startswith("hami.io/") and key.endswith("-allocated")]
             assert answer.written[key] == right.text
             assert answer.nodes == recorded[0]["node_names"]
+        case Amended():
+            amended = [with_other_texts(got, right) for got in recorded]
+            found = [list(differences(got, answer)) for got in amended]
+            assert [] in found, found[0]
+            assert amended != recorded, "nothing is other than recorded"
         case OnlyAsked():
             asked = [without_empty(got) for got in recorded]
             found = [list(differences(got, answer)) for got in asked]
@@ -150,6 +159,13 @@ def compare(answer: Answer, recorded: list[Mapping[str, Any]], right: Right | No
             assert answer.failed == right.failed
         case _:
             raise AssertionError(f"{right} is no answer of a filter")
+
+
+def with_other_texts(got: Mapping[str, Any], right: Amended) -> dict[str, Any]:
+    """A recorded answer as it would be right."""
+    assert {*right.absent, *right.texts} <= got["annotations"].keys(), "an annotation that nobody recorded"
+    notes = {key: text for key, text in got["annotations"].items() if key not in right.absent}
+    return {**got, "annotations": notes | right.texts}
 
 
 def without_empty(got: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,4 +183,4 @@ def test_every_entry_belongs_to_a_record(family: Family) -> None:
     assert family.right.keys() | family.steps.keys() <= records.keys()
     # A plain record may differ only in which devices are taken, or in the reason of a refusal.
     for name, right in family.right.items():
-        assert "defect" in records[name] or isinstance(right, Cards | Booked | Reasons | Untouched), name
+        assert "defect" in records[name] or isinstance(right, Amended | Cards | Booked | Reasons | Untouched), name

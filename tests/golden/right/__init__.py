@@ -72,7 +72,16 @@ class OnlyAsked:
     """As recorded, without the empty annotations for families that the pod did not ask for."""
 
 
-Right = Admitted | Denied | Untouched | Nowhere | Placed | Cards | Booked | OnlyAsked | Reasons
+@dataclass(frozen=True, kw_only=True)
+class Amended:
+    """As recorded, but for these annotations: other texts, or none."""
+
+    rule: str
+    texts: dict[str, str] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+
+
+Right = Admitted | Amended | Denied | Untouched | Nowhere | Placed | Cards | Booked | OnlyAsked | Reasons
 
 
 @dataclass(frozen=True, kw_only=True)
