@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from hami.agent.monitor import Views
+from hami.agent.overhead import ContainerProcesses
 from hami.agent.regions import JUST_LAUNCHED, DeviceView, RegionView
 from hami.alloc.feedback import Feedback
 from hami.model.claim import Share
@@ -217,6 +218,16 @@ class AllRegions:
         # HAMi's library has no such words.
         if not self.inherited.has(grant_id):
             self.own.correct(grant_id, device, permille=permille, tenants=tenants, amend_ns=amend_ns)
+
+    def processes(self, grant_id: str) -> ContainerProcesses | None:
+        # HAMi's library counts contexts by itself.
+        return None if self.inherited.has(grant_id) else self.own.processes(grant_id)
+
+    def observe(self, grant_id: str, slot: int, device: int, held_bytes: int) -> None:
+        self.own.observe(grant_id, slot, device, held_bytes)
+
+    def expect_context(self, grant_id: str, device: int, context_bytes: int) -> None:
+        self.own.expect_context(grant_id, device, context_bytes)
 
 
 class PodNames:

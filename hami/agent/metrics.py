@@ -119,6 +119,12 @@ CONTAINER_ROWS: Final = (
         name="hami_vgpu_memory_buffer_bytes", help="Part of the use: allocations", value=lambda c: c.buffer_bytes
     ),
     _ContainerRow(
+        name="hami_container_memory_swapped_bytes",
+        help="Part of the allocations: stands in host memory because the device was full",
+        value=lambda c: c.swapped_bytes,
+        own=True,
+    ),
+    _ContainerRow(
         name="hami_container_throttled_seconds",
         help="Time the container's launches were held back by its compute limit",
         value=lambda c: c.throttled_s,

@@ -3,18 +3,20 @@
 The verdicts are `hami.alloc.feedback`'s and `hami.alloc.correction`'s; a region's words are changed by its own C code
 only. One look reads some fifty regions in a millisecond. It runs five times a second, and twenty times where containers
 of different priority share a device, so that blocks begin and end soon. Once a second the driver is asked what
-processes obtained.
+processes obtained and what they hold.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypedDict
+from functools import partial
+from typing import Final, Protocol, TypedDict, TypeVar
 
 import anyio
 
 from hami.agent.instances import ContainerInstance, instances
+from hami.agent.overhead import Books, ContainerProcesses, Overhead, ProcessBytes
 from hami.agent.regions import DeviceView, RegionView
 from hami.agent.shares import ProcessShares, Shares
 from hami.alloc.feedback import ContainerUse, Feedback, Rhythm, feedback, tenants
@@ -25,6 +27,8 @@ from hami.node.probe import ProbeError
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 LOOK_EVERY_S: Final = 0.2
 LOOK_CLOSELY_S: Final = 0.05
 REAP_EVERY_S: Final = 1.0
@@ -34,7 +38,7 @@ HOST_PREFIX: Final = "NVIDIA-"
 """HAMi's monitor puts this before the product name, even where that begins with NVIDIA."""
 
 
-class Views(Protocol):
+class Views(Books, Protocol):
     """What the monitor asks of regions, and tells them."""
 
     def view(self, grant_id: str, *, reap: bool) -> RegionView | None:
@@ -66,6 +70,10 @@ class HostProbe(Protocol):
         """Percent of the last second that each process had, by device and pid."""
         ...
 
+    def process_bytes(self) -> ProcessBytes:
+        """Bytes that each process holds of a device, contexts and code included."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostDevice:
@@ -93,6 +101,8 @@ class ContainerDevice:
     context_bytes: int
     module_bytes: int
     buffer_bytes: int
+    swapped_bytes: int
+    """Part of the buffers that stands in host memory."""
     busy_percent: float
     """Of the device's time in the last second, 0 to 100."""
     idle_s: float | None
@@ -150,6 +160,7 @@ class Monitor:
         self._errors = 0
         self._spoiled: set[str] = set()
         self._shares = Shares()
+        self._overhead = Overhead(regions)
         self._closely = False
         self.look = Look(monotonic_s=clock())
 
@@ -167,6 +178,7 @@ class Monitor:
                     shares_s = self._clock()
                     shares = await anyio.to_thread.run_sync(self._probe.shares)
                     self.hold(await anyio.to_thread.run_sync(self.see_held))
+                    await anyio.to_thread.run_sync(self.see_overhead)
             except ProbeError as error:
                 log.warning("the driver cannot be asked: %s", error)
                 hosts = ()
@@ -231,6 +243,29 @@ class Monitor:
     def hold(self, held: Mapping[str, Mapping[DeviceUuid, int]]) -> None:
         """Take what `see_held` saw into the looks from now on."""
         self._held = held
+
+    def see_overhead(self) -> None:
+        """Enter what the driver says that processes hold into their containers' regions. Raises ProbeError."""
+        before: dict[str, ContainerProcesses] = {}
+        for grant in self._grants():
+            if grant.state is State.SETTLED and (found := self._booked(grant.id, self._regions.processes)) is not None:
+                before[grant.id] = found
+        told = self._probe.process_bytes()
+        learned = [
+            self._booked(grant_id, partial(self._overhead.learn, before=container, told=told))
+            for grant_id, container in before.items()
+        ]
+        self._overhead.remember(each for each in learned if each is not None)
+        for grant_id, container in before.items():
+            self._booked(grant_id, partial(self._overhead.expect, devices=container.devices))
+
+    def _booked(self, grant_id: str, step: Callable[[str], T]) -> T | None:
+        """One step with one region; None where its file is none."""
+        try:
+            return step(grant_id)
+        except OSError as error:
+            self._fail(grant_id, error)
+            return None
 
     def _follow(self, before: _Activity | None, view: RegionView, now: float) -> _Activity:
         launches = sum(device.launches for device in view.devices)
@@ -307,6 +342,7 @@ class Monitor:
                 uuid=device.uuid,
                 limit_bytes=device.limit_bytes,
                 **_parts(device, held.get(device.uuid)),
+                swapped_bytes=device.swapped_bytes,
                 busy_percent=self._busy(grant.id, device.uuid),
                 idle_s=view.idle_s,
                 throttled_s=None if device.waited_ns is None else device.waited_ns / 1e9,

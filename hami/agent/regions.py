@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, Self
 
+from hami.agent.overhead import ContainerProcesses, ProcessView
 from hami.alloc.feedback import Feedback
 from hami.model.names import DeviceUuid
 from hami.node._region import Region
@@ -34,8 +35,11 @@ class DeviceView:
     cores: int = 0
     """Percent of the device's time; 0 and 100 = no limit."""
     used_bytes: int
+    """Allocations, contexts and code."""
     context_bytes: int
     module_bytes: int
+    swapped_bytes: int = 0
+    """Part of the allocations that stands in host memory because the device was full."""
     launches: int
     charged_ns: int
     """Device time obtained since the region exists."""
@@ -199,6 +203,26 @@ class RegionFiles:
                 region.set_correction(device, permille=permille, tenants=tenants)
                 region.amend(device, amend_ns)
 
+    def processes(self, grant_id: str) -> ContainerProcesses | None:
+        """Who holds what now; None before the region was made. Raises OSError for a file that is no region."""
+        with self._lock:
+            region = self._region(grant_id)
+            return None if region is None else _processes(region)
+
+    def observe(self, grant_id: str, slot: int, device: int, held_bytes: int) -> None:
+        """The driver says what a process holds of a device. Raises OSError for a file that is no region."""
+        with self._lock:
+            region = self._region(grant_id)
+            if region is not None:
+                region.observe(slot, device, held_bytes)
+
+    def expect_context(self, grant_id: str, device: int, context_bytes: int) -> None:
+        """Count new contexts of a device like this. Raises OSError for a file that is no region."""
+        with self._lock:
+            region = self._region(grant_id)
+            if region is not None:
+                region.expect_context(device, context_bytes)
+
     def _region(self, grant_id: str) -> Region | None:
         """The open region of the file as it is now. Raises OSError for a file that is no region.
 
@@ -239,6 +263,22 @@ def _plan(grant: Grant) -> tuple[list[str], list[int], list[int]]:
     )
 
 
+def _processes(region: Region) -> ContainerProcesses:
+    snapshot = region.snapshot()
+    return ContainerProcesses(
+        devices=tuple(DeviceUuid(device.uuid) for device in snapshot.devices),
+        processes=tuple(
+            ProcessView(
+                slot=slot.index,
+                host_pid=slot.host_pid,
+                used_bytes=tuple(memory.used_bytes for memory in slot.memory),
+                module_bytes=tuple(memory.module_bytes for memory in slot.memory),
+            )
+            for slot in snapshot.slots
+        ),
+    )
+
+
 def _view(region: Region) -> RegionView:
     snapshot = region.snapshot()
     last = snapshot.last_kernel_unix
@@ -248,9 +288,10 @@ def _view(region: Region) -> RegionView:
                 uuid=DeviceUuid(device.uuid),
                 limit_bytes=device.limit_bytes,
                 cores=device.cores,
-                used_bytes=device.used_bytes,
+                used_bytes=device.used_bytes + device.overhead_bytes,
                 context_bytes=sum(slot.memory[i].context_bytes for slot in snapshot.slots),
                 module_bytes=sum(slot.memory[i].module_bytes for slot in snapshot.slots),
+                swapped_bytes=device.swapped_bytes,
                 launches=device.launches,
                 charged_ns=device.charged_ns,
                 waited_ns=device.waited_ns,

@@ -174,6 +174,7 @@ def grant_file(
         policy="disable" if nvidia.disable_core_limit else nvidia.gpu_core_policy,
         priority=min(1, priority),
         oversubscribe=nvidia.device_memory_scaling > 1,
+        accounting=nvidia.memory_accounting,
         region=paths.region_inside,
     )
 

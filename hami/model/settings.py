@@ -91,6 +91,9 @@ class NvidiaConfig:
     """The node sets core policy `disable`, whatever `gpu_core_policy` says."""
     gpu_core_policy: str = "default"
     """`default`, `force` or `disable`."""
+    memory_accounting: str = ""
+    """What becomes of contexts and loaded code: `with-overhead`, `requested` or `strict`; empty = containers may
+    choose, and those that do not have `with-overhead`."""
     runtime_class_name: str = ""
     """Given to pods that ask for devices and name no runtime class; empty = none."""
     mig_profile_allowlist: tuple[MigAllow, ...] = DEFAULT_MIG_ALLOWLIST
@@ -221,6 +224,10 @@ def _core_policy(value: object, path: str) -> str:
     return str(one_of("default", "force", "disable")(value or "default", path))
 
 
+def _accounting(value: object, path: str) -> str:
+    return str(one_of("", "with-overhead", "requested", "strict")(value or "", path))
+
+
 def _factor(value: object, path: str) -> int:
     return max(1, int(integer_between(-INT32_MAX, INT32_MAX)(value, path)))
 
@@ -252,6 +259,7 @@ _NVIDIA_KEYS: Final[Mapping[str, tuple[str, Read]]] = {
     "memoryFactor": ("memory_factor", _factor),
     "disableCoreLimit": ("disable_core_limit", read_flag),
     "gpuCorePolicy": ("gpu_core_policy", _core_policy),
+    "memoryAccounting": ("memory_accounting", _accounting),
     "runtimeClassName": ("runtime_class_name", read_text),
     "migProfileAllowlist": ("mig_profile_allowlist", _allowlist),
     "deviceSplitCount": ("device_split_count", integer_between(1, INT32_MAX)),

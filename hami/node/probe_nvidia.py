@@ -36,6 +36,13 @@ SINGLE: Final = "single"
 MIXED: Final = "mixed"
 """Strategies for instances that somebody else made: devices like any other, or a resource for each profile."""
 
+PROCESS_LISTS: Final = (
+    "nvmlDeviceGetComputeRunningProcesses",
+    "nvmlDeviceGetGraphicsRunningProcesses",
+    "nvmlDeviceGetMPSComputeRunningProcesses",
+)
+"""NVML lists a process by what it uses a card for."""
+
 T = TypeVar("T")
 
 
@@ -234,6 +241,24 @@ class NvidiaProbe:
             for sample in samples:
                 told.setdefault(int(sample.pid), []).append(min(100, int(sample.smUtil)))
             found[uuid] = {pid: round(sum(percents) / len(percents)) for pid, percents in told.items()}
+        return found
+
+    def process_bytes(self) -> Mapping[DeviceUuid, Mapping[int, int]]:
+        """By card: bytes that each process holds, by pid, contexts and code included.
+
+        Processes and cards of which the driver does not tell are absent. One that computes and draws is in two lists,
+        each time with all that it holds.
+        """
+        found: dict[DeviceUuid, dict[int, int]] = {}
+        for uuid, handle in self._handles().items():
+            held: dict[int, int] = {}
+            for listing in PROCESS_LISTS:
+                processes: list[Any] = _optional(partial(getattr(pynvml, listing), handle), [])
+                for process in processes:
+                    pid, told = int(process.pid), process.usedGpuMemory
+                    if told:
+                        held[pid] = max(held.get(pid, 0), int(told))
+            found[uuid] = held
         return found
 
     def _handles(self) -> dict[DeviceUuid, Any]:

@@ -11,6 +11,7 @@ from prometheus_client.core import CollectorRegistry
 
 from hami.agent.metrics import DeviceCollector
 from hami.agent.monitor import LOOK_CLOSELY_S, Monitor
+from hami.agent.overhead import ContainerProcesses, ProcessBytes
 from hami.agent.regions import DeviceView, RegionFiles, RegionView
 from hami.agent.shares import ProcessShares
 from hami.alloc.feedback import Feedback
@@ -55,6 +56,9 @@ class FakeProbe:
 
     def shares(self) -> ProcessShares:
         return {UUIDS[0]: {100: 20, 101: 5, 999: 50}}
+
+    def process_bytes(self) -> ProcessBytes:
+        return {}
 
 
 class TestRegionFiles:
@@ -227,6 +231,15 @@ class ScriptedRegions:
         self.corrections[grant_id, device] = permille, tenants
         self.amended_ns += amend_ns
 
+    def processes(self, grant_id: str) -> ContainerProcesses | None:
+        return None
+
+    def observe(self, grant_id: str, slot: int, device: int, held_bytes: int) -> None:
+        raise AssertionError("nobody told of a process")
+
+    def expect_context(self, grant_id: str, device: int, context_bytes: int) -> None:
+        raise AssertionError("nobody told of a context")
+
     def launch(self, grant: Grant, launches: int, busy_ns: int, priority: int = 1, pids: tuple[int, ...] = ()) -> None:
         """The container has launched this much so far."""
         self.views[grant.id] = RegionView(
@@ -238,6 +251,7 @@ class ScriptedRegions:
                     used_bytes=600,
                     context_bytes=100,
                     module_bytes=200,
+                    swapped_bytes=50,
                     launches=launches,
                     charged_ns=busy_ns,
                     waited_ns=5_000_000_000,
@@ -414,6 +428,7 @@ class TestMetrics:
         own = [line for line in text.splitlines() if 'simulated="true"' in line]
         assert any(line.startswith("hami_container_throttled_seconds_total{") and line.endswith(" 5.0") for line in own)
         assert any(line.startswith("hami_container_oom_rejections_total{") and line.endswith(" 3.0") for line in own)
+        assert any(line.startswith("hami_container_memory_swapped_bytes{") and line.endswith(" 50.0") for line in own)
         assert not any(line.startswith("hami_vgpu") for line in own)
 
     def test_mig_instances_are_told_without_a_region(self) -> None:

@@ -171,7 +171,7 @@ def test_a_container_may_opt_out_of_control() -> None:
 
 def test_the_grant_file() -> None:
     shares = (share("GPU-a", 3000, 30), share("GPU-b", 0, 150))
-    config = NvidiaConfig(gpu_core_policy="force", device_memory_scaling=2.0)
+    config = NvidiaConfig(gpu_core_policy="force", device_memory_scaling=2.0, memory_accounting="strict")
     got = grant_file(shares, config, priority=7, paths=PATHS, enforced_by="driver")
     assert got == GrantFile(
         devices=(
@@ -181,10 +181,11 @@ def test_the_grant_file() -> None:
         policy="force",
         priority=1,
         oversubscribe=True,
+        accounting="strict",
         region="/usr/local/vgpu/0a.cache",
     )
     assert read_grant(write_grant(got)) == got
     off = grant_file(ONE, NvidiaConfig(gpu_core_policy="force", disable_core_limit=True), priority=0, paths=PATHS)
-    assert (off.policy, off.priority, off.oversubscribe) == ("disable", 0, False)
+    assert (off.policy, off.priority, off.oversubscribe, off.accounting) == ("disable", 0, False, "")
     with pytest.raises(ValueError, match="enforced_by"):
         grant_file(ONE, config, priority=0, paths=PATHS, enforced_by="nobody")

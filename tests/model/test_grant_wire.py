@@ -1,5 +1,7 @@
 """The grant file: written, read back, and refused as a whole when any part of it is wrong."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +41,13 @@ def test_both_ways() -> None:
     assert read_grant(TEXT) == GRANT
 
 
+@pytest.mark.parametrize("word", ["with-overhead", "requested", "strict"])
+def test_accounting_is_written_where_it_is_said(word: str) -> None:
+    said = replace(GRANT, accounting=word)
+    assert write_grant(said) == TEXT.replace("region=", f"accounting={word}\nregion=")
+    assert read_grant(write_grant(said)) == said
+
+
 def test_defaults_and_unknown_keys() -> None:
     text = "hami-grant=1\nregion=/r\ndevice.0.uuid=GPU-a\ndevice.0.later=1\nlater.key=a=b\n"
     assert read_grant(text) == GrantFile(
@@ -57,6 +66,7 @@ def test_defaults_and_unknown_keys() -> None:
         (("policy=force", "policy="), "grant line 10"),
         (("policy=force", "=force"), "grant line 10"),
         (("priority=1", "priority=2"), "priority"),
+        (("priority=1", "accounting=loose"), "accounting"),
         (("priority=1", "priority=-1"), "priority"),
         (("oversubscribe=true", "oversubscribe=yes"), "oversubscribe"),
         (("region=/usr", "region=usr"), "region"),

@@ -17,6 +17,7 @@ MAX_SIZE: Final = 16 * 1024
 
 ENFORCERS: Final = ("library", "driver", "mps")
 POLICIES: Final = ("default", "force", "disable")
+ACCOUNTINGS: Final = ("with-overhead", "requested", "strict")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,9 @@ class GrantFile:
     priority: int = 0
     """0 high, 1 low."""
     oversubscribe: bool = False
+    accounting: str = ""
+    """What becomes of contexts and loaded code: shown as used (`with-overhead`), not shown (`requested`), or part of
+    the limit (`strict`). Empty: not said, so that the container may choose; the library's own choice is `with-overhead`."""
     region: str
     """Path of the shared region inside the container."""
 
@@ -60,6 +64,7 @@ def write_grant(grant: GrantFile) -> str:
         f"policy={grant.policy}",
         f"priority={grant.priority}",
         f"oversubscribe={'true' if grant.oversubscribe else 'false'}",
+        *([f"accounting={grant.accounting}"] if grant.accounting else []),
         f"region={grant.region}",
     ]
     text = "".join(f"{line}\n" for line in lines)
@@ -92,6 +97,7 @@ def read_grant(text: str) -> GrantFile:
         policy=_word(values, "policy", POLICIES),
         priority=_number(values, "priority", high=1),
         oversubscribe=_word(values, "oversubscribe", ("false", "true")) == "true",
+        accounting=_word(values, "accounting", ACCOUNTINGS) if "accounting" in values else "",
         region=_path(values["region"]),
     )
 

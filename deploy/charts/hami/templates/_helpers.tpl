@@ -95,6 +95,9 @@ nvidia:
   enableNumaTopology: {{ .Values.devicePlugin.enableNumaTopology }}
   gpuCorePolicy: {{ ternary "disable" .Values.devices.nvidia.gpuCorePolicy (eq (toString .Values.devicePlugin.disablecorelimit) "true") }}
   libCudaLogLevel: {{ .Values.devices.nvidia.libCudaLogLevel | quote }}
+  {{- with .Values.devices.nvidia.memoryAccounting }}
+  memoryAccounting: {{ . }}
+  {{- end }}
   runtimeClassName: {{ .Values.devicePlugin.runtimeClassName | quote }}
 {{- include "hami.families" . }}
 {{- end -}}
