@@ -256,19 +256,21 @@ cdef class LinkedRows(Rows):
         self.weigh_group(need, group)
         return True
 
-    cdef bint is_group(self, const Need* need, int32_t node, int32_t picked) noexcept nogil:
-        # Whether the last `count` choices, which are taken, are cards that go together.
-        cdef int32_t i, row = self.choices[picked - 1].row, board = self.board[row]
-        cdef float merit
+    cdef bint is_group(
+        self, const Need* need, int32_t node, int32_t start, bint taken, float* merit
+    ) noexcept nogil:
+        # Whether the need's choices from `start` on, taken already or not, are cards that go together, and how well.
+        cdef int32_t i, row = self.choices[start].row, board = self.board[row]
+        merit[0] = 0
         if board < 0:
             return False
         cdef uint64_t idle = self.idle_spots(node, board)
         for i in range(need.count):
-            row = self.choices[picked - need.count + i].row
+            row = self.choices[start + i].row
             self.spots[i] = self.spot[row]
-            if self.slots_used[row] == need.slots:
+            if taken and self.slots_used[row] == need.slots:
                 idle |= <uint64_t>1 << self.spot[row]
-        return self.boards.choose(board, need.wanted, self.spots, need.count, idle, 0, self.chosen, &merit)
+        return self.boards.choose(board, need.wanted, self.spots, need.count, idle, 0, self.chosen, merit)
 
     cdef double worth(self, int32_t position, uint32_t key) noexcept nogil:
         # What one card adds to its set by a ranked key; lower is better, as the end of the sorted list is.

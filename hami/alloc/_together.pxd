@@ -31,5 +31,5 @@ cdef class PodRows(SlicedRows):
     cdef bint same(self, Ask ask, const Need* need, int32_t node, int32_t a, int32_t b) noexcept nogil
     cdef bint goes_together(self, const Need* need, int32_t node, int32_t picked) noexcept nogil
     cdef int32_t add_inits(self, Ask ask, int32_t node, int32_t picked) noexcept nogil
-    cdef bint holds_in_order(self, Ask ask, int32_t picked) noexcept nogil
+    cdef bint holds_in_order(self, Ask ask, int32_t node, int32_t picked) noexcept nogil
     cdef bint all_within_quota(self, Ask ask, int32_t picked) noexcept nogil

@@ -243,8 +243,9 @@ cdef class PodRows(SlicedRows):
         # The last `count` choices are joined, or a group of their family's, if they have to be.
         cdef const LinkTable* links = links_of(self, node)
         cdef int32_t i
+        cdef float merit
         if need.rules & GROUPED:
-            return self.is_group(need, node, picked)
+            return self.is_group(need, node, picked - need.count, True, &merit)
         if not need.rules & JOINED or need.count == 1:
             return True
         if links == NULL:
@@ -259,7 +260,7 @@ cdef class PodRows(SlicedRows):
         cdef int32_t[TALLY_WIDTH] unread
         cdef const Need* need
         cdef Choice moved
-        if not self.holds_in_order(ask, picked):
+        if not self.holds_in_order(ask, node, picked):
             return -1
         for index in range(ask.count):
             need = &ask.needs[index]
@@ -291,23 +292,34 @@ cdef class PodRows(SlicedRows):
             self.choices[j] = moved
         return picked
 
-    cdef bint holds_in_order(self, Ask ask, int32_t picked) noexcept nogil:
+    cdef bint holds_in_order(self, Ask ask, int32_t node, int32_t picked) noexcept nogil:
         # Some checks depend on who comes first (a card whose compute is all given away takes nobody): what was found in
-        # another order must also pass container by container. Takes nothing.
-        cdef int32_t index, i, row
+        # another order must also pass container by container. So does what groups are worth, which is reckoned here as
+        # if they had been found in order. Takes nothing.
+        cdef int32_t index, i, row, start
         cdef const Need* need
+        cdef float merit
         cdef bint passes = True
         self.roll_back(0)
+        self.group_rank = 0
         for index in range(ask.count):
             need = &ask.needs[index]
+            start = -1
             for i in range(picked):
                 if self.choices[i].need != index:
                     continue
+                # The choices of one need stand side by side.
+                start = i if start < 0 else start
                 row = self.choices[i].row
                 if closed(self, row, need) != FITS:
                     passes = False
                 elif self.choices[i].place < 0 and short_of(self, row, need, 0) != FITS:
                     passes = False
+            if start >= 0 and need.rules & GROUPED:
+                passes = self.is_group(need, node, start, False, &merit) and passes
+                self.group_rank += merit
+            if start >= 0:
+                self.add_pull(need, start)
             for i in range(picked):
                 if self.choices[i].need == index:
                     self.take(i)

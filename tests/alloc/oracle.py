@@ -26,7 +26,7 @@ from hami.model.claim import (
 )
 from hami.model.device import Device, NodeRecord
 from hami.model.names import DeviceUuid, NodeName, PodUid, VendorWord
-from hami.model.vendor import Registry, Rule
+from hami.model.vendor import Chosen, Registry, Rule, Spot, Wanted
 
 Key = tuple[VendorWord, DeviceUuid]
 Scores = dict[tuple[DeviceUuid, DeviceUuid], int]
@@ -122,6 +122,7 @@ def decide(
     links: dict[NodeName, int] = {}
     otherwise: dict[NodeName, NodeRefusal] = {}
     found: dict[NodeName, Node] = {}
+    sign = 1 if (request.node_policy or node_policy).strip() == "spread" else -1
     trial = Trial(request, registry, request.card_policy or card_policy, limits, namespace_usage(pods), request_scored)
     for record in nodes:
         node = Node(record, unsound=unsound(record, pods))
@@ -146,7 +147,7 @@ def decide(
         else:
             assignments[record.name] = answer
             links[record.name] = trial.link_value
-    sign = 1 if (request.node_policy or node_policy).strip() == "spread" else -1
+            scores[record.name] = single(scores[record.name] - sign * trial.merit)
     ranked = sorted(
         {**assignments, **otherwise},
         key=lambda name: (-links.get(name, 0), sign * scores[name], tie(request.uid, name)),
@@ -241,9 +242,11 @@ class Trial:
     request_scored: bool
     link_value: int = 0
     """Pair scores of what was chosen last, for requests that put links first."""
+    merit: float = 0
+    """What families say of the groups chosen last."""
 
     def on(self, node: Node) -> Assignment | NodeRefusal:
-        self.link_value = 0
+        self.link_value, self.merit = 0, 0
         containers = self.request.containers
         segments: dict[VendorWord, list[tuple[Share, ...]]] = {
             need.vendor: [()] * len(containers) for container in containers for need in container.needs
@@ -283,7 +286,7 @@ class Trial:
             yield []
             return
         position, need = needs[0]
-        for cards in self.sets(node, need):
+        for cards in self.sets(node, position, need):
             self.book(node, need, cards, 1)
             for rest_of_it in self.ways(node, needs[1:]):
                 yield [(position, need, cards), *rest_of_it]
@@ -296,7 +299,7 @@ class Trial:
             used.memory += sign * share.memory_mib
             used.cores += sign * share.cores
 
-    def sets(self, node: Node, need: Need) -> list[tuple[Device, ...]]:
+    def sets(self, node: Node, position: int, need: Need) -> list[tuple[Device, ...]]:
         """Every set of cards that serves a need as the node is now, quotas aside."""
         selection = self.request.selections.get(need.vendor, Selection())
         scores = self.scores(node)
@@ -310,7 +313,34 @@ class Trial:
             for cards in combinations(fitting, need.count)
             if not (selection.numa_bind and len({d.numa for d in cards}) > 1)
             and not (selection.link_bind and not are_joined(cards, scores))
+            and (self.registry[need.vendor].choose is None or self.group(node, position, need, cards))
         ]
+
+    def group(self, node: Node, position: int, need: Need, cards: Sequence[Device]) -> Chosen | None:
+        """What a family makes of these cards, the most wanted ones first."""
+        own = [device for vendor, device in node.cards(self.registry) if vendor == need.vendor]
+        spots = [Spot(index=d.index, facts=dict(d.custom), idle=node.of(need.vendor, d).slots == 0) for d in own]
+        counts = [sum(n.count for n in c.needs if n.vendor == need.vendor) for c in self.request.containers]
+        wanted = Wanted(need=need, of_pod=sum(counts), first=not any(counts[:position]))
+        choose = self.registry[need.vendor].choose
+        assert choose is not None
+        return choose(spots, [own.index(device) for device in cards], wanted)
+
+    def merit_of(self, node: Node, assignment: Assignment) -> float:
+        """What families say of an assignment's groups, found container by container; `node` is as before."""
+        merit, now = 0.0, node.copy()
+        for i, container in enumerate(self.request.containers):
+            before = now.copy()
+            for need in container.needs:
+                uuids = [share.uuid for share in assignment.segments[need.vendor][i]]
+                cards = [d for vendor, d in now.cards(self.registry) if vendor == need.vendor and d.uuid in uuids]
+                if self.registry[need.vendor].choose is not None:
+                    chosen = self.group(now, i, need, cards)
+                    assert chosen is not None, f"{uuids} do not go together"
+                    merit += chosen.rank
+                self.book(now, need, cards, 1)
+            now = before if container.role is Role.INIT else now
+        return merit
 
     def passes(self, node: Node, need: Need, selection: Selection, device: Device) -> bool:
         used = node.of(need.vendor, device)
@@ -365,7 +395,7 @@ class Trial:
                     else roles[position] is Role.SIDECAR and position < phase
                 )
                 if together:
-                    if devices not in self.sets(now, need):
+                    if devices not in self.sets(now, position, need):
                         return False
                     self.book(now, need, devices, 1)
         return True
@@ -387,7 +417,9 @@ class Trial:
             counts[why] = counts.get(why, 0) + by
 
         scores = self.scores(node)
+        vendor_of = self.registry[need.vendor]
         weighed = selection.numa_bind or selection.link_bind or "topology-aware" in self.words() or not uniform(scores)
+        weighed = weighed or vendor_of.choose is not None
         # Runs of one NUMA node in the order of visits; a card that is not free may end one.
         groups: list[list[Device]] = [[]]
         numa: int | None = None
@@ -430,6 +462,13 @@ class Trial:
             if len(group) < need.count:
                 if group:
                     count(Why.TOO_FEW_PICKED if group is groups[-1] else Why.NUMA_NOT_FIT, len(group))
+            elif vendor_of.choose is not None:
+                chosen = self.group(node, position, need, group)
+                if chosen is None:
+                    count(vendor_of.misfit, 1 if vendor_of.misfit is Why.NUMA_NOT_FIT else len(group))
+                else:
+                    best = tuple(cards[place] for place in chosen.places)
+                    self.merit += chosen.rank
             elif (found := self.choose(node, need, selection, group, scores)) is None:
                 count(Why.LINKS_NOT_FIT, len(group))
             elif best is None or self.outranks(node, need, selection, found, best, scores):
