@@ -45,7 +45,7 @@ class GrantFile:
     oversubscribe: bool = False
     accounting: str = ""
     """What becomes of contexts and loaded code: shown as used (`with-overhead`), not shown (`requested`), or part of
-    the limit (`strict`). Empty: not said, so that the container may choose; the library's own choice is `with-overhead`."""
+    the limit (`strict`). Empty: not said, and the container may choose; else the library does, `with-overhead`."""
     region: str
     """Path of the shared region inside the container."""
 
