@@ -99,6 +99,16 @@ cdef enum Role:
     APP = 2
 
 
+cdef struct Size:
+    # A need on cards of one kind, of families whose nodes differ in what a request comes to.
+    int32_t count
+    int64_t memory
+    int64_t cores
+    int64_t part_a
+    uint32_t no_class
+    int32_t wanted
+
+
 cdef struct Need:
     int32_t container     # position in the pod, init containers first
     int32_t role          # `Role`
@@ -122,6 +132,7 @@ cdef struct Need:
     int64_t full_cores    # what counts as all cores of a card; 0 = what it is registered with
     int32_t wanted        # number of the need for `Boards`, where GROUPED
     int32_t misfit        # the reason where its cards cannot go together
+    Size* sizes           # by kind: what the need comes to on a node of such cards; NULL = the same everywhere
     WishTable** wishes    # by grid number: this need on cards in MIG mode; NULL = there are none
     PlanTable** plans     # by grid number: up to `count` instances of this need
 
@@ -159,6 +170,7 @@ cdef class Ask:
     cdef int32_t verdict_count
     cdef float[3] weights   # slot, core, memory
     cdef bint limited       # some need has a quota
+    cdef bint sized         # some need has `sizes`
     cdef bint weighed       # nodes or cards are ranked by the worth that the pod takes
     cdef bint by_price      # nodes are
     cdef int32_t case       # kind of request, for remembered costs; -1 = none

@@ -1,5 +1,7 @@
 """What Python sees of a packed request; `table.py` makes them."""
 
+from typing import Any
+
 from hami.alloc._mig import Plan, Wish
 
 NO_LIMIT: int
@@ -9,7 +11,7 @@ class Ask:
     count: int
     def __init__(
         self,
-        needs: list[tuple[int, ...]],
+        needs: list[tuple[Any, ...]],
         verdicts: bytes,
         weights: tuple[float, float, float],
         wishes: list[list[Wish | None]],

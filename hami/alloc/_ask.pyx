@@ -77,7 +77,8 @@ NUMBERS = {
 
 cdef class Ask:
     def __cinit__(self, list needs, bytes verdicts, tuple weights, list wishes, list plans, list joints, tuple weighed):
-        """`needs` are tuples in the order of `Need`'s fields; `verdicts` one byte a kind and distinct selection.
+        """`needs` are tuples in the order of `Need`'s fields, the last one a tuple in the order of `Size`'s for every
+        kind, or an empty one; `verdicts` one byte a kind and distinct selection.
 
         `wishes` and `plans` have a list a need: its table for every grid, or None; the lists are empty where nothing
         is in MIG mode. `joints` are (plans by grid, kind of every need, sidecars' instances by kind). `weighed` is
@@ -90,19 +91,24 @@ cdef class Ask:
         if self.needs == NULL or self.verdicts == NULL:
             raise MemoryError
         self.count = <int32_t>size
-        self.limited = False
+        self.limited = self.sized = False
         self.weighed, self.by_price, self.case, self.cpu, self.host = weighed
         self.mig = False
         self.joints = <int32_t>len(joints)
         self.kept = [wishes, plans, joints]
         cdef Need* need
+        cdef tuple sizes
         for i in range(size):
             need = &self.needs[i]
             (
                 need.container, need.role, need.family, need.count, need.memory, need.cores, need.rules, need.keys,
                 need.ranked, need.kinds, need.memory_left, need.cores_left, need.slots, need.part_a, need.part_b,
                 need.leaves, need.no_class, need.no_qos, need.pulled, need.full_cores, need.wanted, need.misfit,
+                sizes,
             ) = needs[i]
+            if sizes:
+                self.sized = True
+                need.sizes = size_table(sizes)
             if need.memory_left != NO_LIMIT_C or need.cores_left != NO_LIMIT_C:
                 self.limited = True
             if wishes[i]:
@@ -156,11 +162,24 @@ cdef class Ask:
             for i in range(self.count):
                 free(self.needs[i].wishes)
                 free(self.needs[i].plans)
+                free(self.needs[i].sizes)
         for i in range(2):
             free(self.joint[i].plans)
             free(self.joint[i].kind)
         free(self.needs)
         free(self.verdicts)
+
+
+cdef Size* size_table(tuple sizes) except NULL:
+    cdef Py_ssize_t i
+    cdef Size* size
+    cdef Size* table = <Size*>calloc(len(sizes), sizeof(Size))
+    if table == NULL:
+        raise MemoryError
+    for i in range(len(sizes)):
+        size = &table[i]
+        size.count, size.memory, size.cores, size.part_a, size.no_class, size.wanted = sizes[i]
+    return table
 
 
 cdef WishTable** wish_tables(list wishes) except NULL:

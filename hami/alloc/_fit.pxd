@@ -56,6 +56,7 @@ cdef class Engine(PodRows):
     cdef uint32_t survey_number
     cdef Sight sight                # of the survey under way
 
+    cdef void size(self, Ask ask, int32_t node) noexcept nogil
     cdef void try_on(self, Ask ask, int32_t node, uint64_t pod_salt, Survey found) noexcept nogil
     cdef void renew_best(self, Ask ask, Survey found) noexcept nogil
     cdef bint fit_quick(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil

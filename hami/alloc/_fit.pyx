@@ -12,7 +12,7 @@ from libc.string cimport memset
 from hami.alloc._ask cimport (
     BY_PERCENT, CLOSELY, DEVICES, ELIGIBLE, FAMILY, FITS, FULL_IS_EXCLUSIVE, GROUPED, INIT, IS_MIG, JOINED,
     LARGEST_FREE, LINKED, MARKED, MIG_INFEASIBLE, MODE_NOT_FIT, MUTEX, NO_MEMORY, NUMA_BIND, NUMA_NOT_FIT,
-    OF_FAMILY, TALLY_WIDTH, TOO_FEW_DEVICES, TOO_FEW_PICKED, WHYS, Ask, Joint, Need,
+    OF_FAMILY, TALLY_WIDTH, TOO_FEW_DEVICES, TOO_FEW_PICKED, WHYS, Ask, Joint, Need, Size,
 )
 from hami.alloc._linked cimport links_of
 from hami.alloc._mig cimport MOST_SLICES, NO_COST, Grid, PlanTable, plan_cost
@@ -256,6 +256,7 @@ cdef class Engine(PodRows):
         self.reserve(ask)
         if ask.weighed:
             self.free_worth.begin(ask.case, ask.cpu, ask.host)
+        self.size(ask, node)
         picked = self.fit(ask, node, tally)
         self.boards.tell_failure()
         if picked < 0:
@@ -268,9 +269,28 @@ cdef class Engine(PodRows):
             for i in range(picked)
         ], b""
 
+    cdef void size(self, Ask ask, int32_t node) noexcept nogil:
+        # Make of the needs what they come to on this node. All its cards of one family say the same.
+        cdef int32_t i, row
+        cdef Need* need
+        cdef const Size* size
+        if not ask.sized:
+            return
+        for i in range(ask.count):
+            need = &ask.needs[i]
+            if need.sizes == NULL:
+                continue
+            for row in range(self.first[node], self.first[node] + self.length[node]):
+                if ask.verdicts[need.kinds + self.kind[row]] & OF_FAMILY:
+                    size = &need.sizes[self.kind[row]]
+                    need.count, need.memory, need.cores = size.count, size.memory, size.cores
+                    need.part_a, need.no_class, need.wanted = size.part_a, size.no_class, size.wanted
+                    break
+
     cdef void try_on(self, Ask ask, int32_t node, uint64_t pod_salt, Survey found) noexcept nogil:
         cdef Ranked* ranked
         cdef int32_t* tally = &found.tallies[found.refused * TALLY_WIDTH]
+        self.size(ask, node)
         if self.fit_quick(ask, node, tally):
             ranked = &found.ranked[found.fitting]
             ranked.links = self.link_value
@@ -295,6 +315,7 @@ cdef class Engine(PodRows):
             best = &found.ranked[found.best_at]
             if not found.fitting or not self.free_worth.outdated(best.node):
                 return
+            self.size(ask, best.node)
             best.score = self.node_price(ask, best.node, True)
             for position in range(found.fitting):
                 if ahead(&found.ranked[position], &found.ranked[found.best_at], found.spread):

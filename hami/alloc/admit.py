@@ -259,7 +259,7 @@ def _fill_in_family(edit: _Edit, vendor: Vendor) -> None:
     ):
         edit.set_limit(names.count, vendor.default_count)
         edit.found.add(vendor.name)
-    elif any(name in limits for name in names.also):
+    elif any(name in asking.section(container, kind) for name in names.also for kind in ("limits", "requests")):
         edit.found.add(vendor.name)
     if Rule.WHOLE_IS_EXCLUSIVE in vendor.rules and names.cores and _asks_for_whole(edit, vendor):
         edit.set_limit(names.cores, 100)

@@ -229,7 +229,7 @@ def _read_record(
         decoded = keys.read_segments(
             text,
             f"metadata.annotations[{vendor.done_key}]",
-            asked=asked if any(asked) else _as_written(text, len(roles)),
+            asked=asked if any(asked) and vendor.measure is None else _as_written(text, len(roles)),
             roles=roles,
         )
         problems += decoded.problems
@@ -267,7 +267,8 @@ def _count(container: Container, vendor: Vendor, notes: Mapping[str, str]) -> in
 
 
 def _as_written(text: str, containers: int) -> list[int]:
-    """Counts by position for a pod that asks for nothing under today's resource names, which may have been renamed.
+    """Counts by position for a pod that asks for nothing under today's resource names, which may have been renamed, or
+    of whose request only its node knows how many devices it means.
 
     Only a text with one segment a container can be taken by position; otherwise nothing is known.
     """

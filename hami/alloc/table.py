@@ -355,7 +355,7 @@ class Table:
     ) -> Ask:
         verdicts = b""
         offsets: dict[VendorWord, int] = {}
-        needs: list[tuple[int, ...]] = []
+        needs: list[tuple[Any, ...]] = []
         sliced: list[SliceNeed | None] = []
         together = True
         for container, asking in enumerate(request.containers):
@@ -375,18 +375,23 @@ class Table:
                 )
                 together = together and not (has_mig and (policy.mutex or selection.numa_bind))
                 wanted = None if vendor.choose is None else _wanted(request, need, container, policy, spread)
+                kinds, sizes = offsets[need.vendor], self._sizes(need, vendor)
+                if vendor.measure is not None:
+                    kinds = len(verdicts)
+                    known = self._verdict(need.vendor, selection, request_scored, vendor.rules)
+                    verdicts += bytes(map(_measured, known, sizes))
                 needs.append(
                     (
                         container,
                         _ROLES[asking.role],
                         list(offsets).index(need.vendor),
-                        need.count,
+                        max((size.count for size in sizes if size), default=need.count),
                         min(need.memory.amount, LARGEST),
                         need.cores,
                         _rules(selection, vendor, need, policy),
                         _by_nibble(_own_keys(vendor, need) + policy.keys),
                         _by_nibble(_own_keys(vendor, need) + policy.ranked),
-                        offsets[need.vendor],
+                        kinds,
                         NO_LIMIT if memory_left is None else memory_left,
                         NO_LIMIT if cores_left is None else cores_left,
                         need.slots,
@@ -398,6 +403,15 @@ class Table:
                         need.full_cores,
                         -1 if wanted is None else self.groups.number(wanted),
                         vendor.misfit_alone if policy.mutex and vendor.misfit_alone is not None else vendor.misfit,
+                        tuple(
+                            (
+                                *_amounts(size or need),
+                                -1
+                                if vendor.choose is None
+                                else self.groups.number(_wanted(request, size or need, container, policy, spread)),
+                            )
+                            for size in sizes
+                        ),
                     )
                 )
         wishes = Wishes(self.grids, sliced, together=together)
@@ -446,14 +460,16 @@ class Table:
             container, vendor = order[index]
             card = self.cards[row]
             assert card is not None, "the engine chose a row without a device"
+            measure = registry[vendor].measure
+            need = (measure and measure(needs[index], card.device.mode)) or needs[index]
             share = Share(
                 uuid=card.device.uuid,
                 kind=card.device.model if Rule.KIND_IS_MODEL in registry[vendor].rules else vendor,
                 memory_mib=memory_mib,
                 cores=cores,
-                slots=needs[index].slots,
-                parts=needs[index].parts,
-                leaves=needs[index].leaves,
+                slots=need.slots,
+                parts=need.parts,
+                leaves=need.leaves,
             )
             segment = segments[vendor][container]
             if place >= 0:
@@ -475,6 +491,12 @@ class Table:
             segments={vendor: tuple(map(tuple, parts)) for vendor, parts in segments.items()},
             reservations=tuple(reservations),
         )
+
+    def _sizes(self, need: Need, vendor: Vendor) -> list[Need | None]:
+        """What a need comes to by kind of device, of families that say so; None where they never serve it."""
+        if vendor.measure is None:
+            return []
+        return [vendor.measure(need, kind.mode) if kind.vendor == vendor.name else None for kind in self._kinds]
 
     def _case(self, request: PodRequest, needs: tuple[object, ...], card_policy_word: str) -> int:
         """The number under which costs of such requests are remembered, or -1 where none may be: single cards count."""
@@ -604,6 +626,18 @@ def _judge(kind: _Kind, vendor: VendorWord, selection: Selection, request_scored
     return verdict
 
 
+def _amounts(need: Need) -> tuple[int, ...]:
+    """What may differ between nodes, in the order of the engine's `Size`."""
+    return need.count, min(need.memory.amount, LARGEST), need.cores, need.parts[0], need.no_class
+
+
+def _measured(verdict: int, size: Need | None) -> int:
+    """A kind's verdict, where the family serves a need on no node of such devices."""
+    if size is not None or not verdict & NUMBERS["OF_FAMILY"]:
+        return verdict
+    return verdict & ~NUMBERS["ELIGIBLE"] | NUMBERS["WRONG_MODE"]
+
+
 def _own_keys(vendor: Vendor, need: Need) -> tuple[SortKey, ...]:
     """What a family prefers before the card policy does."""
     near = (SortKey.TAKEN_UP,) if Rule.NEAR in vendor.rules else ()
@@ -624,7 +658,7 @@ def _by_nibble(keys: Sequence[SortKey]) -> int:
 
 def _rules(selection: Selection, vendor: Vendor, need: Need, policy: CardPolicy) -> int:
     rules = vendor.rules
-    special = need.slots != 1 or any(need.parts) or need.full_cores or need.no_class or need.no_qos or vendor.choose
+    special = need.slots != 1 or any(need.parts) or need.full_cores or need.no_class or need.no_qos
     chosen = {
         "BY_PERCENT": isinstance(need.memory, Percent),
         "NUMA_BIND": selection.numa_bind,
@@ -637,7 +671,9 @@ def _rules(selection: Selection, vendor: Vendor, need: Need, policy: CardPolicy)
         "FULL_IS_EXCLUSIVE": Rule.FULL_CORES_IS_EXCLUSIVE in rules,
         "CORES_AS_ASKED": Rule.CORES_AS_ASKED in rules,
         "CORES_OF_DEVICE": Rule.CORES_OF_DEVICE in rules,
-        "CLOSELY": bool(special) or Rule.CORES_AS_ASKED in rules or Rule.CORES_OF_DEVICE in rules,
+        "CLOSELY": bool(special or vendor.choose or vendor.measure)
+        or Rule.CORES_AS_ASKED in rules
+        or Rule.CORES_OF_DEVICE in rules,
         "GROUPED": vendor.choose is not None,
         "MAY_BE_UNKNOWN": Rule.MEMORY_MAY_BE_UNKNOWN in rules,
     }

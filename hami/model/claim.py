@@ -136,6 +136,9 @@ class Share:
     """Not in the text, like what follows: as the need said, or as the family recalls it."""
     parts: tuple[int, int] = (0, 0)
     leaves: int = 0
+    units: int = 0
+    """Which single units of the device, one bit each; 0 = the family does not say. The text names them instead of their
+    number."""
 
 
 Segments = tuple[tuple[Share, ...], ...]

@@ -33,7 +33,11 @@ def named(vendor: Vendor, section: object, keys: Mapping[str, str], path: str = 
     if names.get("count") == "":
         raise WireError(f"{path}.{keys['count']}", "a resource name", "")
     factor = max(1, found.get("memoryFactor", vendor.memory_factor)) if vendor.takes_factor else vendor.memory_factor
-    return replace(vendor, resources=replace(vendor.resources, **names), memory_factor=factor)
+    resources = replace(vendor.resources, **names)
+    # What asks without the count is named anew with the others.
+    renamed = {getattr(vendor.resources, field): getattr(resources, field) for field in names}
+    resources = replace(resources, also=tuple(renamed.get(name, name) for name in resources.also))
+    return replace(vendor, resources=resources, memory_factor=factor)
 
 
 USUAL = {"count": "resourceCountName", "memory": "resourceMemoryName", "cores": "resourceCoreName"}

@@ -27,7 +27,7 @@ class Resources:
     cores: str = ""
     priority: str = ""
     also: tuple[str, ...] = ()
-    """Others that ask for devices without the count; the family's `ask` reads them."""
+    """Others that ask for devices without the count, in limits or requests; the family's `ask` reads them."""
 
     def names(self) -> tuple[str, ...]:
         """Every configured name, in declaration order."""
@@ -191,6 +191,9 @@ Ask = Callable[[Container, Notes, "Vendor"], Need | None]
 """What a container that names the count, or one of `Resources.also`, asks; instead of the common reading."""
 Refine = Callable[[Need, Container, Notes, "Vendor"], Need]
 """What a request means on this family's devices; `RequestError` for what it never serves."""
+Measure = Callable[[Need, str], Need | None]
+"""What a need comes to on devices of a mode (`Device.mode`), of families whose nodes differ in what a request means.
+None where such nodes never serve it. All devices of a node are of one mode."""
 Together = Callable[[Sequence[tuple[Container, Need]], "Vendor"], None]
 """Refuses (`RequestError`) what containers of one pod may not ask beside each other."""
 Choose = Callable[[Sequence[Spot], Sequence[int], Wanted], Chosen | None]
@@ -237,6 +240,7 @@ class Vendor:
     shape: Shape | None = None
     ask: Ask | None = None
     refine: Refine | None = None
+    measure: Measure | None = None
     together: Together | None = None
     choose: Choose | None = None
     """None: the first devices in the order of the card policy."""

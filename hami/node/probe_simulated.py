@@ -51,7 +51,7 @@ def published(vendor: Vendor, cards: Sequence[MachineCard], node: NodeName) -> P
         amounts = {names.memory: memory, names.cores: sum(card.cores for card in cards)}
         return Published(ids={**slots, **{name: _counted(node, name, amount) for name, amount in amounts.items()}})
     whole = {names.count: tuple(f"{card.uuid}-0" for card in cards)}
-    cores = [name for name in (names.cores, *names.also) if name]
+    cores = [name for name in (names.cores, *names.also) if name and name != names.count]
     units = sum(card.cores for card in cards)
     return Published(ids={**whole, **{name: _counted(node, name, units) for name in cores}})
 

@@ -8,9 +8,11 @@ from hami.model.vendor import Registry, Vendor
 from hami.vendors import (
     amd,
     ascend_chips,
+    awsneuron,
     biren,
     cambricon,
     enflame,
+    enflame_drs,
     hygon,
     iluvatar,
     kunlun,
@@ -33,8 +35,10 @@ ALL: Final[tuple[Vendor, ...]] = (
     kunlun.XPU,
     kunlun.VXPU,
     enflame.GCU,
+    enflame_drs.DRS,
     biren.BIREN,
     vastai.VASTAI,
+    awsneuron.NEURON,
     amd.AMD,
 )
 """Every declaration, with the chart's names and defaults; of families with several chips, what these have in common."""
@@ -50,6 +54,7 @@ _CONFIGURED: Final[tuple[tuple[str, Callable[[object], tuple[Vendor, ...]]], ...
     ("enflame", enflame.configured),
     ("biren", biren.configured),
     ("vastai", vastai.configured),
+    ("awsneuron", awsneuron.configured),
     ("amd", amd.configured),
 )
 """What each section of the device configuration declares, beside `nvidia`."""

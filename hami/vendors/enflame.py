@@ -1,4 +1,4 @@
-"""Enflame GCU: whole cards."""
+"""Enflame GCU: whole cards; slices are `enflame_drs`'s."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,6 +9,7 @@ from hami.model.names import DeviceUuid, VendorWord
 from hami.model.registration import cards_of_capacity
 from hami.model.section import named
 from hami.model.vendor import NodeFacts, Resources, Rule, SelectKeys, Vendor
+from hami.vendors import enflame_drs
 
 
 def card(facts: NodeFacts, index: int, count: int) -> Device:
@@ -41,4 +42,4 @@ GCU: Final = Vendor(
 
 def configured(section: object) -> tuple[Vendor, ...]:
     """The declarations with a cluster's names."""
-    return (named(GCU, section, {"count": "resourceNameGCU"}),)
+    return named(GCU, section, {"count": "resourceNameGCU"}), enflame_drs.configured(section)

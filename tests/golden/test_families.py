@@ -28,11 +28,14 @@ from tests.golden.right import (
     Placed,
     Reasons,
     Right,
+    Scored,
     Untouched,
     amd,
     ascend,
+    awsneuron,
     biren,
     cambricon,
+    enflame,
     hygon,
     iluvatar,
     kunlun,
@@ -44,8 +47,11 @@ from tests.golden.right import (
 from tests.golden.test_filter import DATA, Answer, World, differences, play
 
 FAMILIES = [
-    module.FAMILY for module in (ascend, hygon, cambricon, iluvatar, mthreads, metax, kunlun, biren, vastai, amd, mixed)
-]
+    module.FAMILY
+    for module in (
+        ascend, hygon, cambricon, iluvatar, mthreads, metax, kunlun, enflame, biren, vastai, awsneuron, amd, mixed,
+    )
+]  # fmt: skip
 TAKEN_OVER = {"op": "add", "path": "/spec/schedulerName", "value": "hami-scheduler"}
 
 
@@ -148,6 +154,10 @@ def compare(answer: Answer, recorded: list[Mapping[str, Any]], right: Right | No
             found = [list(differences(got, answer)) for got in amended]
             assert [] in found, found[0]
             assert amended != recorded, "nothing is other than recorded"
+        case Scored():
+            found = [[each for each in differences(got, answer) if not each.startswith("scores ")] for got in recorded]
+            assert [] in found, found[0]
+            assert answer.scores == right.scores
         case OnlyAsked():
             asked = [without_empty(got) for got in recorded]
             found = [list(differences(got, answer)) for got in asked]
@@ -181,6 +191,7 @@ def without_empty(got: Mapping[str, Any]) -> dict[str, Any]:
 def test_every_entry_belongs_to_a_record(family: Family) -> None:
     records = {record["id"]: record for record in lines(family)}
     assert family.right.keys() | family.steps.keys() <= records.keys()
-    # A plain record may differ only in which devices are taken, or in the reason of a refusal.
+    # A plain record may differ only in which devices are taken, in scores, or in the reason of a refusal.
     for name, right in family.right.items():
-        assert "defect" in records[name] or isinstance(right, Amended | Cards | Booked | Reasons | Untouched), name
+        plain = Amended | Cards | Booked | Reasons | Scored | Untouched
+        assert "defect" in records[name] or isinstance(right, plain), name

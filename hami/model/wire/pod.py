@@ -191,10 +191,10 @@ def _write_share(share: Share) -> str:
     for word in (share.uuid, share.kind):
         if not word or any(mark in word for mark in ",:;"):
             raise WireError("share", "a UUID and a kind without , : ;", word)
-    for amount in (share.memory_mib, share.cores):
+    for amount in (share.memory_mib, share.cores, share.units):
         if not 0 <= amount <= INT32_MAX:
             raise WireError("share", f"an amount from 0 to {INT32_MAX}", amount)
-    return f"{share.uuid},{share.kind},{share.memory_mib},{share.cores}:"
+    return f"{share.uuid},{share.kind},{share.memory_mib},{share.units or share.cores}:"
 
 
 def _read_segment(piece: str, field: str, problems: _Problems) -> Sequence[Share | None]:

@@ -81,7 +81,15 @@ class Amended:
     absent: tuple[str, ...] = ()
 
 
-Right = Admitted | Amended | Denied | Untouched | Nowhere | Placed | Cards | Booked | OnlyAsked | Reasons
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """As recorded, but for the scores of nodes by a rule."""
+
+    rule: str
+    scores: dict[str, str]
+
+
+Right = Admitted | Amended | Denied | Untouched | Nowhere | Placed | Cards | Booked | OnlyAsked | Reasons | Scored
 
 
 @dataclass(frozen=True, kw_only=True)
