@@ -240,7 +240,9 @@ def _plugin(
         ("static", static.run),
         *([("host pids", broker.run)] if broker is not None else []),
         *([("MPS", sharers.run)] if sharers is not None else []),
-        *simulated_plugin.tasks(settings.cards, settings.config, kube, announcer, settings.device_plugin_dir, folder),
+        *simulated_plugin.tasks(
+            settings.cards, settings.config, kube, announcer, podlist, settings.device_plugin_dir, folder
+        ),
     ]
 
 

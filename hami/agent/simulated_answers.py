@@ -18,7 +18,7 @@ from hami.model.names import DeviceUuid
 from hami.model.vendor import Vendor
 
 TOLD: Final = "HAMI_SIMULATED_DEVICES"
-"""`<uuid>,<memory MiB>,<cores>` a device, `;` between them, amounts as they are booked."""
+"""`<uuid>,<memory MiB>,<cores>` a device, `;` between them, amounts as in the allocation annotation."""
 VDEV: Final = "/etc/vdev/docker/"
 SHARED_REGION: Final = "/hami-shared-region"
 CONTAINERS: Final = "assigned-containers"
@@ -59,7 +59,7 @@ class Answer:
 
 def answer(given: Given) -> Answer:
     """What the container of `given` gets."""
-    told = ";".join(f"{share.uuid},{share.memory_mib},{share.cores}" for share in given.shares)
+    told = ";".join(f"{share.uuid},{share.memory_mib},{share.units or share.cores}" for share in given.shares)
     vendors = _OF_SECTION.get(given.vendor.config_section)
     own = Answer() if vendors is None else vendors(given)
     return Answer(env={**own.env, TOLD: told}, mounts=own.mounts, files=own.files)
@@ -138,10 +138,14 @@ def _amd(given: Given) -> Answer:
 
 
 def _neuron(given: Given) -> Answer:
-    cores = given.notes.get("NEURON_RESOURCE_TYPE")
-    if cores:
-        return Answer(env={"NEURON_RT_VISIBLE_CORES": given.notes.get("AWS_NEURON_IDS", "")})
-    return Answer(env={"AWS_NEURON_VISIBLE_DEVICES": given.indices})
+    """Devices by index, or single cores, counted through all devices of the node."""
+    if "NEURON_RESOURCE_TYPE" not in given.notes:
+        return Answer(env={"AWS_NEURON_VISIBLE_DEVICES": given.indices})
+    cores = []
+    for share in given.shares:
+        device = given.devices[share.uuid]
+        cores += [device.slots * device.index + i for i in range(device.slots) if share.units >> i & 1]
+    return Answer(env={"NEURON_RT_VISIBLE_CORES": ",".join(map(str, cores))})
 
 
 def _by_index(variable: str) -> Callable[[Given], Answer]:

@@ -1,9 +1,10 @@
 """Simulated devices handed out as a vendor's plug-in would: whose `Allocate` it is, what is marked, what is let go.
 
-The kubelet does not say for which pod it calls. A family with the node lock serves the pod that the lock names; one
-without serves the pod that was bound first. Of a pod it serves the first container that still waits and asks for just
-so many; what has been handed out is taken out of the pod's pending annotation, and where a family has none, remembered.
-Only a restart of the agent between two containers of one pod of such a family would make it forget one.
+The kubelet does not say for which pod it calls, but its list of pods has the one that it is admitting, and none that it
+has yet to admit. Where it does not tell, a family with the node lock serves the pod that the lock names, one without
+the pod that was bound first. Of a pod it serves the first container that still waits and asks for just so many; what
+has been handed out is taken out of the pod's pending annotation, and where a family has none, remembered. Only a
+restart of the agent between two containers of one pod of such a family would make it forget one.
 """
 
 import logging
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from hami.agent.podresources import PodList
 from hami.agent.simulated_answers import Answer, Given, answer, consumed, units
 from hami.alloc import record, request
 from hami.alloc.nodelock import lock_owner
@@ -50,6 +53,8 @@ class Book:
     node: NodeName
     folder: Path
     """Where files for containers go."""
+    podlist: PodList
+    """The kubelet's."""
     served: dict[PodUid, set[Position]] = field(default_factory=dict)
     taken: dict[DeviceUuid, dict[tuple[PodUid, int], tuple[int, ...]]] = field(default_factory=dict)
     """Compute units by device and container, of families that name single ones."""
@@ -67,6 +72,14 @@ class Book:
             for holder in [holder for holder in holders if holder[0] not in alive]:
                 del holders[holder]
         return found
+
+    async def admitted(self) -> frozenset[PodKey] | None:
+        """The pods that the kubelet has admitted or is admitting; None where it does not tell."""
+        try:
+            return frozenset(pod.key for pod in await self.podlist.list())
+        except (OSError, GRPCError, StreamTerminatedError, TimeoutError) as error:
+            log.warning("the kubelet does not list its pods: %r", error)
+            return None
 
     def choose_units(self, share: Share, want: int, total: int, holder: tuple[PodUid, int]) -> tuple[int, ...]:
         """The first units of a device that nobody has."""
@@ -132,8 +145,10 @@ class Family:
         return names.count, *names.also, *(() if names.memory else (names.cores,))
 
     async def _find(self, resource: str, count: int) -> tuple[Document, int, tuple[Share, ...]]:
-        pods = await self._book.pods()
-        if self.vendor.lock_key == keys.NODE_LOCK:
+        pods, admitted = await self._book.pods(), await self._book.admitted()
+        if admitted is not None:
+            pods = [pod for pod in pods if request.pod_key(pod) in admitted]
+        elif self.vendor.lock_key == keys.NODE_LOCK:
             node = await self._book.kube.node(self._book.node)
             owner = lock_owner(request.annotations(node).get(keys.NODE_LOCK))
             pods.sort(key=lambda pod: request.pod_key(pod) != owner)

@@ -20,6 +20,7 @@ from hami.agent.announce import Announcement, Announcer
 from hami.agent.pb import deviceplugin_pb2 as pb
 from hami.agent.pb.deviceplugin_grpc import DevicePluginBase
 from hami.agent.plugin import HEALTHY, UNHEALTHY, received
+from hami.agent.podresources import PodList
 from hami.agent.simulated_answers import Answer
 from hami.agent.simulated_family import Book, Family, NobodyWaits
 from hami.kube.client import Kube
@@ -54,6 +55,7 @@ def tasks(
     config: DeviceConfig,
     kube: Kube,
     announcer: Announcer,
+    podlist: PodList,
     directory: Path,
     folder: Path,
 ) -> list[Task]:
@@ -64,7 +66,13 @@ def tasks(
     every = registry(config, ascend=True, iluvatar=True)
     others = Registry(tuple(vendor for vendor in every if vendor.name != NVIDIA.name))
     found = probes(others, cards, announcer.node)
-    book = Book(registry=Registry(tuple(p.vendor for p in found)), kube=kube, node=announcer.node, folder=folder)
+    book = Book(
+        registry=Registry(tuple(probe.vendor for probe in found)),
+        kube=kube,
+        node=announcer.node,
+        folder=folder,
+        podlist=podlist,
+    )
     work: list[Task] = []
     for probe in found:
         foreign = probe.published.annotations

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hami.agent.podresources import ListedPod
 from hami.agent.simulated_answers import TOLD
 from hami.agent.simulated_family import Book, Family, NobodyWaits
 from hami.agent.simulated_plugin import probes
@@ -29,32 +30,20 @@ from hami.model.settings import SchedulerSettings
 from hami.model.vendor import Registry, Vendor
 from hami.model.wire import pod as keys
 from hami.vendors import registry
-from hami.vendors.nvidia import NVIDIA
+from tests.agent.families import EVERY, limits
 from tests.alloc.jsonpatch import apply_patch
 from tests.fakes.apiserver import FakeApi, Json
 from tests.fakes.loop import guarded_loop
 
 NODE = NodeName("node-1")
-FAMILIES = tuple(vendor for vendor in registry(ascend=True, iluvatar=True) if vendor.name != NVIDIA.name)
-LIMITS: Mapping[str, Mapping[str, int]] = {
-    "MLU": {"cambricon.com/mlu.smlu.vmemory": 16, "cambricon.com/mlu.smlu.vcore": 20},
-    "DCU": {"hygon.com/dcumem": 4096, "hygon.com/dcucores": 25},
-    "Mthreads": {"mthreads.com/sgpu-memory": 32, "mthreads.com/sgpu-core": 4},
-    "Ascend910B3": {"huawei.com/Ascend910B3-memory": 10000},
-    "MR-V100": {"iluvatar.ai/MR-V100.vMem": 16, "iluvatar.ai/MR-V100.vCore": 20},
-    "Metax-SGPU": {"metax-tech.com/vmemory": 8, "metax-tech.com/vcore": 20},
-    "XPU": {"kunlunxin.com/vxpu-memory": 24576},
-    "AMD": {"amd.com/gpumem": 4096, "amd.com/gpucores": 25},
-}
-"""What a pod asks of one device beside its count; of other families a whole one, or a slot."""
 pytestmark = pytest.mark.anyio
 
 
 def asking(name: str, vendor: Vendor, count: int = 1) -> Json:
-    limits = {vendor.resources.count: str(count), **{k: str(v) for k, v in LIMITS.get(vendor.name, {}).items()}}
+    asked = limits(vendor, count)
     return {
         "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "annotations": {}},
-        "spec": {"containers": [{"name": "main", "image": "x", "resources": {"limits": limits, "requests": limits}}]},
+        "spec": {"containers": [{"name": "main", "image": "x", "resources": {"limits": asked, "requests": asked}}]},
         "status": {"phase": "Pending"},
     }
 
@@ -62,6 +51,17 @@ def asking(name: str, vendor: Vendor, count: int = 1) -> Json:
 def booked(share: Share) -> Share:
     """What a share costs; marks on its device are the family's own, and may be worked out from the rest."""
     return replace(share, leaves=0)
+
+
+class Silent:
+    """A kubelet that does not list its pods until it is told to."""
+
+    listed: tuple[str, ...] | None = None
+
+    async def list(self) -> tuple[ListedPod, ...]:
+        if self.listed is None:
+            raise OSError("not listening")
+        return tuple(ListedPod(key=PodKey("default", name), devices={}) for name in self.listed)
 
 
 @dataclass
@@ -73,6 +73,7 @@ class World:
     kube: Kube
     book: Book
     family: Family
+    kubelet: Silent
     ledger: Ledger
     devices: Mapping[DeviceUuid, Device]
 
@@ -123,7 +124,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=FAMILIES, ids=lambda vendor: vendor.name)
+@pytest.fixture(params=EVERY, ids=lambda vendor: vendor.name)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     vendor: Vendor = request.param
     async with guarded_loop(), FakeApi.serving() as api, Kube.connect(api.kubeconfig(tmp_path)) as kube:
@@ -142,9 +143,10 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         ledger.put_node(record)
         (inventory,) = record.inventories
         assert inventory == probe.inventory()
-        book = Book(registry=known, kube=kube, node=NODE, folder=tmp_path / "simulated")
+        silent = Silent()
+        book = Book(registry=known, kube=kube, node=NODE, folder=tmp_path / "simulated", podlist=silent)
         devices = {device.uuid: device for device in inventory.devices}
-        yield World(vendor, api, kube, book, Family(vendor, probe, book), ledger, devices)
+        yield World(vendor, api, kube, book, Family(vendor, probe, book), silent, ledger, devices)
 
 
 async def test_two_pods_from_registration_to_their_end(world: World) -> None:
@@ -157,7 +159,7 @@ async def test_two_pods_from_registration_to_their_end(world: World) -> None:
         assert len(segment) == count
         assert (world.lock is not None) is bool(vendor.lock_key)
         answer = await world.family.allocate(vendor.resources.count, count)
-        told = [f"{share.uuid},{share.memory_mib},{share.cores}" for share in segment]
+        told = [f"{share.uuid},{share.memory_mib},{share.units or share.cores}" for share in segment]
         assert answer.env[TOLD] == ";".join(told)
         for mount in answer.mounts:
             assert os.path.isdir(mount.host)  # noqa: ASYNC240 - a test may wait for its disk
@@ -184,6 +186,20 @@ async def test_two_pods_from_registration_to_their_end(world: World) -> None:
     await world.book.pods()
     assert not world.book.served
     assert not any(world.book.taken.values())
+
+
+async def test_whom_the_kubelet_admits_is_served_first(world: World) -> None:
+    """Two pods wait; the one that was bound later is asked for first."""
+    vendor = world.vendor
+    if vendor.name == "Ascend910C":
+        pytest.skip("two devices have room for one pod of this family")
+    first, second = (world.bind(asking(name, vendor))[0] for name in ("a", "b"))
+    told = {}
+    for name, listed in (("b", ("b",)), ("a", ("b", "a"))):
+        world.kubelet.listed = listed
+        told[name] = (await world.family.allocate(vendor.resources.count, 1)).env[TOLD]
+        assert world.notes(name)[keys.BIND_PHASE] == keys.SUCCESS
+    assert [told["a"].partition(",")[0], told["b"].partition(",")[0]] == [first[0].uuid, second[0].uuid]
 
 
 async def test_amounts_of_what_devices_have_bring_nothing_of_their_own(world: World) -> None:

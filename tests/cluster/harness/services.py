@@ -143,6 +143,28 @@ class Services:
             self.restart_agent()
 
     @contextmanager
+    def every_family(self, machine: Path) -> Iterator[None]:
+        """The node is `machine`, with all that the chart configures of every family, while the block runs."""
+        objects = _chart_objects("devices.ascend.enabled=true", "devices.iluvatar.enabled=true")
+        maps = {o["metadata"]["name"]: o["data"] for o in objects if o["kind"] == "ConfigMap"}
+        extenders = yaml.safe_load(maps["hami-scheduler"]["config.yaml"])["extenders"]
+        plane, ca, usual = self._cluster.control_plane, self._cluster.pki.ca, self._machine
+        config = self._layout.state / "device-config.yaml"
+        config.write_text(maps["hami-scheduler-device"]["device-config.yaml"], encoding="utf-8")
+        self._machine = machine
+        try:
+            self.restart_scheduler(["--enable-ascend", "--enable-iluvatar"])
+            plane.restart_scheduler(kube_scheduler_configuration(self._layout, ca, extenders[0]["managedResources"]))
+            self.restart_agent()
+            yield
+        finally:
+            self._machine = usual
+            self._write_config(device_config())
+            self.restart_scheduler()
+            plane.restart_scheduler(kube_scheduler_configuration(self._layout, ca))
+            self.restart_agent()
+
+    @contextmanager
     def ranked(self) -> Iterator[None]:
         """The extender offers every fitting node and kube-scheduler asks it for priorities while the block runs."""
         plane = self._cluster.control_plane
@@ -272,11 +294,17 @@ _ENVIRONMENT: Final = {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
 
 def _chart_rules() -> dict[str, list[Json]]:
     """The rules of each ClusterRole that the chart renders, by name."""
+    return {o["metadata"]["name"]: o["rules"] for o in _chart_objects() if o["kind"] == "ClusterRole"}
+
+
+def _chart_objects(*values: str) -> list[Json]:
+    """What the chart renders with these values set."""
     helm = binaries.ensure(["helm"])["helm"]
-    chart = REPOSITORY / "deploy" / "charts" / "hami"
-    done = subprocess.run([helm, "template", "hami", chart], capture_output=True, text=True, timeout=60, check=True)
-    objects = [document for document in yaml.safe_load_all(done.stdout) if document]
-    return {o["metadata"]["name"]: o["rules"] for o in objects if o["kind"] == "ClusterRole"}
+    words = [str(helm), "template", "hami", str(REPOSITORY / "deploy" / "charts" / "hami")]
+    for value in values:
+        words += ["--set", value]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
 def _metrics(port: int) -> str:
@@ -285,8 +313,9 @@ def _metrics(port: int) -> str:
     return text.decode()
 
 
-def kube_scheduler_configuration(layout: Layout, pki_ca: Path) -> Json:
-    """One unmodified kube-scheduler with the ordinary profile and ours; the extender answers for our resources."""
+def kube_scheduler_configuration(layout: Layout, pki_ca: Path, managed: Sequence[Json] | None = None) -> Json:
+    """One unmodified kube-scheduler with the ordinary profile and ours; the extender answers for `managed` resources
+    (default: NVIDIA's)."""
     extender = {
         "urlPrefix": f"https://{HOST}:{layout.ports['hami']}",
         "filterVerb": "filter",
@@ -296,7 +325,7 @@ def kube_scheduler_configuration(layout: Layout, pki_ca: Path) -> Json:
         "tlsConfig": {"caFile": str(pki_ca)},
         "nodeCacheCapable": True,
         "httpTimeout": "30s",
-        "managedResources": [{"name": name, "ignoredByScheduler": True} for name in RESOURCES],
+        "managedResources": managed or [{"name": name, "ignoredByScheduler": True} for name in RESOURCES],
     }
     return scheduler_configuration(layout, [extender], ["default-scheduler", SCHEDULER_NAME])
 
