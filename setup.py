@@ -34,10 +34,11 @@ DIRECTIVES = {
 EXTENSIONS = [
     # Scores are single precision, term by term, as the reference computes them; a fused multiply-add would break ties.
     *(
-        Extension(f"hami.alloc.{name}", [f"hami/alloc/{name}.pyx"], extra_compile_args=["-O2", "-ffp-contract=off"])
+        Extension(f"hami.alloc.{name}", [f"hami/alloc/{name}.pyx"], extra_compile_args=["-O3", "-ffp-contract=off"])
         for name in (
             "_ask",
             "_boards",
+            "_filling",
             "_fit",
             "_linked",
             "_mig",
