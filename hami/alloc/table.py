@@ -374,7 +374,8 @@ class Table:
                     SliceNeed(container, asking.role, need.memory, need.cores, need.count) if has_mig else None
                 )
                 together = together and not (has_mig and (policy.mutex or selection.numa_bind))
-                wanted = None if vendor.choose is None else _wanted(request, need, container, policy, spread)
+                grouped = vendor.choose is not None and not need.apart
+                wanted = _wanted(request, need, container, policy, spread) if grouped else None
                 kinds, sizes = offsets[need.vendor], self._sizes(need, vendor)
                 if vendor.measure is not None:
                     kinds = len(verdicts)
@@ -674,7 +675,7 @@ def _rules(selection: Selection, vendor: Vendor, need: Need, policy: CardPolicy)
         "CLOSELY": bool(special or vendor.choose or vendor.measure)
         or Rule.CORES_AS_ASKED in rules
         or Rule.CORES_OF_DEVICE in rules,
-        "GROUPED": vendor.choose is not None,
+        "GROUPED": vendor.choose is not None and not need.apart,
         "MAY_BE_UNKNOWN": Rule.MEMORY_MAY_BE_UNKNOWN in rules,
     }
     return sum(NUMBERS[name] for name, holds in chosen.items() if holds)

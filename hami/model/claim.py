@@ -69,6 +69,8 @@ class Need:
     """Nor with these: ways of sharing that do not go together."""
     pulled: bool = False
     """Devices, and by them nodes, rank by the family's own preference first (`Vendor.stand`)."""
+    apart: bool = False
+    """Any devices serve: the family is not asked which ones go together (`Vendor.choose`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,7 @@ AGAIN: Final = 64
 """Mark: the pod has the card already, and counts once."""
 RANKED: Final = 128
 """Mark: nodes rank by the links that a choice keeps."""
+FLAGS: Final = {text: i < 6 for i, text in enumerate("1 t T true TRUE True 0 f F false FALSE False".split())}
 LIMITS: Final = ("limits",)
 GIB, MIB = 1024, 1 << 20
 
@@ -111,13 +112,14 @@ def ask(container: Container, notes: Notes, vendor: Vendor, *, aware: bool = Fal
     )
     if need.leaves & ONLINE:
         # Nor do cores that are all given away keep it out.
-        return replace(need, cores=0, full_cores=INT32_MAX, no_class=UNCLASSED, pulled=True)
-    ranked = {"true": True, "false": False}.get(notes.get(AWARE, "").lower(), aware)
+        return replace(need, cores=0, full_cores=INT32_MAX, no_class=UNCLASSED, pulled=True, apart=True)
+    ranked = FLAGS.get(notes.get(AWARE, ""), aware)
     return replace(
         need,
         leaves=need.leaves | RANKED * (ranked and whole),
         no_class=UNCLASSED | ONLINE if need.leaves & OFFLINE else ONLINE | OFFLINE,
         no_qos=0 if whole else sum(WAYS.values()) & ~need.leaves,
+        apart=not whole,
     )
 
 
@@ -184,11 +186,11 @@ def settle(
 
 
 def choose(spots: Sequence[Spot], order: Sequence[int], wanted: Wanted) -> Chosen:
-    """Whole cards that keep most links; others as the card policy says."""
+    """Whole cards that keep most links; those of a class as the card policy says."""
     need, places = wanted.need, tuple(order[: wanted.need.count])
     zones = [int(spot.facts.get("LinkZone") or 0) for spot in spots]
     idle = [zone for zone, spot in zip(zones, spots, strict=True) if spot.idle and zone > 0]
-    if need.leaves & UNCLASSED and need.cores == 100 and len(order) > need.count:
+    if need.leaves & UNCLASSED and len(order) > need.count:
         places = _linked(zones, idle, order, need.count)
     taken = [zones[i] for i in places]
     rank = sum(_kept(taken.count(zone), idle.count(zone)) for zone in set(taken) if zone > 0)
