@@ -115,24 +115,44 @@ static void *find(const struct object *object, const char *name)
 static bool is_glibc(const char *path)
 {
     const char *file = file_of(path);
-    /* libdl held them before glibc 2.34 */
-    return begins(file, "libc.so.") || begins(file, "libc-") || begins(file, "libdl");
+    /* Before glibc 2.34 a part of it stood in libdl and libpthread. */
+    return begins(file, "libc.so.") || begins(file, "libc-") || begins(file, "libdl") || begins(file, "libpthread");
 }
 
 /* glibc's list of loaded objects. The C library was loaded with the program and stays, and so did all before it. */
 extern struct r_debug _r_debug __attribute__((weak));
 
-static struct genuine find_in_glibc(void)
+static void *loaded(const char *name)
 {
-    struct genuine found = {0};
-    for (const struct link_map *map = &_r_debug ? _r_debug.r_map : NULL; map && !found.dlsym; map = map->l_next) {
+    void *found = NULL;
+    for (const struct link_map *map = &_r_debug ? _r_debug.r_map : NULL; map && !found; map = map->l_next) {
         if (!is_glibc(map->l_name))
             continue;
         struct object object = read_object(map->l_addr, map->l_ld);
-        found.dlsym = (dlsym_function)find(&object, "dlsym");
-        found.dlvsym = (dlvsym_function)find(&object, "dlvsym");
-        found.dlopen = (dlopen_function)find(&object, "dlopen");
+        found = find(&object, name);
     }
+    return found;
+}
+
+/* A function of glibc, wherever it stands. Programs of before 2.34 may run without the file that holds it; their C library
+ * can load it without being asked through dlopen, which may itself be missing. */
+void *genuine_function(const char *name, const char *file)
+{
+    enum { BY_DLOPEN = (int)0x80000000 }; /* what glibc's loader wants to see beside RTLD_NOW */
+    void *found = loaded(name);
+    dlopen_function load = found ? NULL : (dlopen_function)loaded("__libc_dlopen_mode");
+    if (load && load(file, RTLD_NOW | BY_DLOPEN))
+        found = loaded(name);
+    return found;
+}
+
+static struct genuine find_in_glibc(void)
+{
+    struct genuine found = {
+        .dlsym = (dlsym_function)genuine_function("dlsym", "libdl.so.2"),
+        .dlvsym = (dlvsym_function)genuine_function("dlvsym", "libdl.so.2"),
+        .dlopen = (dlopen_function)genuine_function("dlopen", "libdl.so.2"),
+    };
     found.glibc = found.dlsym && found.dlvsym && found.dlopen;
     return found;
 }

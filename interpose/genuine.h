@@ -21,6 +21,8 @@ struct genuine {
 /* Filled at the first call; the same ever after. */
 extern struct genuine genuine;
 void genuine_find(void);
+/* A function of glibc by name, or null; `file` is the library that held it before glibc 2.34, loaded if need be. */
+void *genuine_function(const char *name, const char *file);
 /* Whether drivers can be stood in for here: the region's locks and the driver itself are glibc's. If not, says so once
  * where a person sees it. */
 bool genuine_usable(void);

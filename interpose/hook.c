@@ -50,8 +50,10 @@ struct name_table {
     int16_t row[NAME_SLOTS]; /* index + 1; 0 = nothing */
 };
 
-static struct name_table by_symbol, by_name;
-static pthread_once_t names_once = PTHREAD_ONCE_INIT;
+enum name_kind { BY_SYMBOL, BY_NAME, NAME_KINDS };
+
+static struct name_table names[NAME_KINDS];
+static bool named;
 
 static uint32_t hash_of(const char *text)
 {
@@ -61,36 +63,48 @@ static uint32_t hash_of(const char *text)
     return hash ^ hash >> 15;
 }
 
-static const char *key_of(const struct name_table *table, int row)
+static const char *key_of(enum name_kind kind, int row)
 {
-    return table == &by_symbol ? rows[row].symbol : rows[row].name;
+    return kind == BY_SYMBOL ? rows[row].symbol : rows[row].name;
 }
 
-static int look_up(const struct name_table *table, const char *key)
+static int look_up(const struct name_table *tables, enum name_kind kind, const char *key)
 {
     for (uint32_t at = hash_of(key);; at++) {
-        int row = table->row[at % NAME_SLOTS] - 1;
-        if (row < 0 || strcmp(key_of(table, row), key) == 0)
+        int row = __atomic_load_n(&tables[kind].row[at % NAME_SLOTS], __ATOMIC_RELAXED) - 1;
+        if (row < 0 || strcmp(key_of(kind, row), key) == 0)
             return row;
     }
 }
 
-static void insert(struct name_table *table, int row)
+static void insert(struct name_table *tables, enum name_kind kind, int row)
 {
-    if (look_up(table, key_of(table, row)) >= 0)
+    if (look_up(tables, kind, key_of(kind, row)) >= 0)
         return; /* the first row of a name stands for all */
-    uint32_t at = hash_of(key_of(table, row));
-    while (table->row[at % NAME_SLOTS])
+    uint32_t at = hash_of(key_of(kind, row));
+    while (tables[kind].row[at % NAME_SLOTS])
         at++;
-    table->row[at % NAME_SLOTS] = (int16_t)(row + 1);
+    tables[kind].row[at % NAME_SLOTS] = (int16_t)(row + 1);
 }
 
-static void fill_names(void)
+/* No lock, which a fork could leave held: threads that fill the tables at once write the same into them. */
+__attribute__((noinline)) static void fill_names(void)
 {
-    for (int row = 0; row < HOOK_COUNT; row++) {
-        insert(&by_symbol, row);
-        insert(&by_name, row);
-    }
+    struct name_table mine[NAME_KINDS] = {0};
+    for (int row = 0; row < HOOK_COUNT; row++)
+        for (int kind = 0; kind < NAME_KINDS; kind++)
+            insert(mine, (enum name_kind)kind, row);
+    for (int kind = 0; kind < NAME_KINDS; kind++)
+        for (int at = 0; at < NAME_SLOTS; at++)
+            __atomic_store_n(&names[kind].row[at], mine[kind].row[at], __ATOMIC_RELAXED);
+    __atomic_store_n(&named, true, __ATOMIC_RELEASE);
+}
+
+static int named_row(enum name_kind kind, const char *key)
+{
+    if (!__atomic_load_n(&named, __ATOMIC_ACQUIRE))
+        fill_names();
+    return look_up(names, kind, key);
 }
 
 int hook_by_symbol(const char *symbol)
@@ -100,14 +114,12 @@ int hook_by_symbol(const char *symbol)
     bool nvml = symbol[0] == 'n' && symbol[1] == 'v' && symbol[2] == 'm' && symbol[3] == 'l';
     if (!cuda && !nvml)
         return -1;
-    pthread_once(&names_once, fill_names);
-    return look_up(&by_symbol, symbol);
+    return named_row(BY_SYMBOL, symbol);
 }
 
 int hook_by_request(const char *name, int version, bool per_thread)
 {
-    pthread_once(&names_once, fill_names);
-    int first = look_up(&by_name, name);
+    int first = named_row(BY_NAME, name);
     int best = -1;
     for (int row = first; row >= 0 && row < HOOK_COUNT && strcmp(rows[row].name, name) == 0; row++) {
         bool fits = rows[row].version <= version && (per_thread || rows[row].stream == STREAM_legacy);
