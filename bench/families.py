@@ -17,12 +17,14 @@ from hami.alloc.place import place
 from hami.alloc.request import read_need
 from hami.model.claim import ContainerNeed, PodRecord, PodRequest, Role, Share
 from hami.model.container import Container
-from hami.model.device import Device, NodeInventory, NodeRecord
+from hami.model.device import HAMI_CORE, Device, NodeInventory, NodeRecord
 from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid
 from hami.model.vendor import Registry, Vendor
 from hami.vendors import registry
 
 DEVICES = 8
+MODES = {"Enflame": "1g.16gb=0,2g.32gb=1,4g.64gb=2", "AWSNeuron": "2"}
+"""What families read of a node's devices as their mode."""
 FACTS = {"Vastai": lambda i: (("AIC", i // 4), ("DeviceStrategy", "die"))}
 
 
@@ -31,7 +33,7 @@ def device(vendor: Vendor, node: int, i: int) -> Device:
     facts = FACTS.get(vendor.name, lambda i: (("NetworkID", i // 4),))(i) if vendor.choose else ()
     return Device(
         uuid=DeviceUuid(f"{node}-{i}"), index=i, slots=10, memory_mib=65536, cores=100, model=vendor.name, custom=facts,
-        parts=(100, 100),
+        parts=(100, 100), mode=MODES.get(vendor.name, HAMI_CORE),
     )  # fmt: skip
 
 
