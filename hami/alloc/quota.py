@@ -13,7 +13,7 @@ from typing import Any, Final
 from hami.model.claim import Role
 from hami.model.names import VendorWord, WireError
 from hami.model.quantity import parse_quantity
-from hami.model.vendor import Registry
+from hami.model.vendor import Registry, Vendor
 
 Amounts = tuple[int, int]
 """Memory in MiB and cores in percent of one device, summed over devices."""
@@ -87,8 +87,9 @@ def read_quota(
 ) -> tuple[Mapping[VendorWord, Limits], tuple[WireError, ...]]:
     """The limits of one ResourceQuota document by family, and what in it is unusable.
 
-    Memory is limited in the unit that pods ask in, so the limit is multiplied by the family's memory factor, too. A
-    quota with scopes is not enforced and is named as a problem: which running pods it counts is not in the picture.
+    Memory is limited in the unit that pods ask in, so the limit is multiplied by the family's memory factor, too, or is
+    one of bytes where such an amount is in a pod. A quota with scopes is not enforced and is named as a problem: which
+    running pods it counts is not in the picture.
     """
     spec = quota.get("spec") or {}
     hard = spec.get("hard") or {}
@@ -113,8 +114,7 @@ def read_quota(
     for vendor in registry:
         memory, cores = limit(vendor.resources.memory), limit(vendor.resources.cores)
         if memory is not None or cores is not None:
-            factor = max(1, vendor.memory_factor)
-            found[vendor.name] = Limits(memory_mib=None if memory is None else memory * factor, cores=cores)
+            found[vendor.name] = Limits(memory_mib=None if memory is None else _mib(memory, vendor), cores=cores)
     scoped = spec.get("scopes") or spec.get("scopeSelector")
     if found and scoped:
         problems.append(WireError(f"{where}spec.scopes", "no scopes on a quota of device memory or cores", scoped))
@@ -141,6 +141,12 @@ def peak(parts: Iterable[tuple[Role, int]]) -> int:
 
 def _fits(limit: int | None, used: int, asked: int) -> bool:
     return limit is None or asked <= 0 or used + asked <= limit
+
+
+def _mib(amount: int, vendor: Vendor) -> int:
+    if vendor.bytes_from and amount >= vendor.bytes_from:
+        return amount >> 20
+    return amount * max(1, vendor.memory_factor)
 
 
 def _least(values: Iterable[int | None]) -> int | None:

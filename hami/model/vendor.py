@@ -264,6 +264,8 @@ class Vendor:
     """Count added at admission when only memory or cores are asked; 0 = never."""
     memory_factor: int = 1
     """MiB that one unit of requested memory means."""
+    bytes_from: int = 0
+    """An amount of memory from here on is one of bytes; 0 = none is."""
     takes_factor: bool = False
     """The configuration may set the factor."""
     core_policy: str = "default"

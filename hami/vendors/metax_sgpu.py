@@ -44,7 +44,8 @@ AGAIN: Final = 64
 """Mark: the pod has the card already, and counts once."""
 RANKED: Final = 128
 """Mark: nodes rank by the links that a choice keeps."""
-FLAGS: Final = {text: i < 6 for i, text in enumerate("1 t T true TRUE True 0 f F false FALSE False".split())}
+YES: Final = ("1", "t", "T", "true", "TRUE", "True")
+NO: Final = ("0", "f", "F", "false", "FALSE", "False")
 LIMITS: Final = ("limits",)
 GIB, MIB = 1024, 1 << 20
 
@@ -113,7 +114,8 @@ def ask(container: Container, notes: Notes, vendor: Vendor, *, aware: bool = Fal
     if need.leaves & ONLINE:
         # Nor do cores that are all given away keep it out.
         return replace(need, cores=0, full_cores=INT32_MAX, no_class=UNCLASSED, pulled=True, apart=True)
-    ranked = FLAGS.get(notes.get(AWARE, ""), aware)
+    word = notes.get(AWARE, "")
+    ranked = word in YES or (aware and word not in NO)
     return replace(
         need,
         leaves=need.leaves | RANKED * (ranked and whole),
@@ -130,7 +132,7 @@ def _memory(container: Container, vendor: Vendor) -> Memory:
         return Percent(100)
     value, path = found
     text = str(container.document["resources"]["limits"][vendor.resources.memory])
-    in_bytes = text[-1:].isalpha() and value >= MIB
+    in_bytes = text[-1:].isalpha() and value >= vendor.bytes_from
     mib = int(value / MIB) if in_bytes else int(value * GIB)
     if not 0 < mib <= INT32_MAX or (text.endswith("i") and not in_bytes):
         raise RequestError(path, f"GiB, or at least 1Mi with a unit; at most {INT32_MAX} MiB", text)
@@ -251,6 +253,7 @@ SGPU: Final = Vendor(
     rules=Rule.SHARED | Rule.FULL_CORES_IS_EXCLUSIVE | Rule.CORES_AS_ASKED | Rule.LIMITS_ONLY,
     default_count=0,
     memory_factor=GIB,
+    bytes_from=MIB,
     shape=agree,
     ask=ask,
     choose=choose,

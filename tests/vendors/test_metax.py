@@ -10,6 +10,7 @@ import pytest
 
 from hami.alloc.ledger import Ledger
 from hami.alloc.place import place
+from hami.alloc.quota import read_quota
 from hami.alloc.record import annotations, read_node, read_pod
 from hami.alloc.request import RequestError, read_request
 from hami.model.claim import Memory, Mib, Need, Percent, Placed, Refused
@@ -209,3 +210,26 @@ def test_a_policy_of_another_word_ranks_by_use_alone() -> None:
         verdict = place(ledger, read_request(asked, FAMILIES), None, node_policy="spread", card_policy="spread")
         assert isinstance(verdict, Placed)
         assert list(verdict.scores) == [("a", score)]
+
+
+@pytest.mark.parametrize(("hard", "mib"), [("8", 8192), ("8Gi", 8192), ("1k", 1024000), ("0", 0)])
+def test_a_quota_is_read_as_pods_are(hard: str, mib: int) -> None:
+    quota = {"metadata": {"namespace": "n", "name": "q"}, "spec": {"hard": {f"limits.{MEMORY}": hard}}}
+    limits, problems = read_quota(quota, FAMILIES)
+    assert problems == ()
+    assert limits[VendorWord("Metax-SGPU")].memory_mib == mib
+
+
+@pytest.mark.parametrize(
+    ("word", "asked", "ranked"),
+    [
+        pytest.param("T", {}, True, id="on"),
+        pytest.param("0", {}, False, id="off"),
+        pytest.param("yes", {}, True, id="no word: as configured"),
+        pytest.param("true", {"vcore": "50"}, False, id="shares have no links"),
+    ],
+)
+def test_whether_nodes_rank_by_links(word: str, asked: dict[str, str], ranked: bool) -> None:
+    families = registry(read_device_config({"metax": {"sgpuTopologyAware": True}}))
+    request = read_request(pod("p", {metax_sgpu.AWARE: word}, sgpu="2", **asked), families)
+    assert bool(request.containers[0].needs[0].leaves & metax_sgpu.RANKED) is ranked
