@@ -65,9 +65,10 @@ def answer(given: Given) -> Answer:
     return Answer(env={**own.env, TOLD: told}, mounts=own.mounts, files=own.files)
 
 
-def consumed(vendor: Vendor, notes: Mapping[str, str], container: str) -> dict[str, str]:
-    """The marks on a pod by which its family's plug-in says that it has taken what stands there."""
-    marks = {key: "true" for key in vendor.dress_keys if notes.get(key) == "false"}
+def consumed(vendor: Vendor, notes: Mapping[str, str], container: str, *, last: bool) -> dict[str, str]:
+    """The marks on a pod by which its family's plug-in says that it has taken what stands there for a container; with
+    the `last` of its containers, for the pod."""
+    marks = {key: "true" for key in vendor.dress_keys if last and notes.get(key) == "false"}
     listed = notes.get(CONTAINERS) if CONTAINERS in vendor.dress_keys else None
     if listed:
         entries = orjson.loads(listed)

@@ -105,7 +105,8 @@ def waiting(pod: Document, registry: Registry, served: Collection[Position]) -> 
             if pending is not None:
                 open_ = position < len(pending) and bool(pending[position])
             else:
-                open_ = notes.get(keys.BIND_PHASE) == keys.ALLOCATING
+                # The phase does not tell: another family's plug-in may have been the last that it knows of.
+                open_ = pod.get("status", {}).get("phase") == "Pending"
             if open_:
                 found[name, position] = segment
     return found
@@ -197,9 +198,8 @@ class Family:
         served.add((self.vendor.name, position))
         container = list(request.containers(pod))[position]
         left = {name for name, _ in waiting(pod, self._book.registry, served)}
-        patch: dict[str, str | None] = {}
-        if self.vendor.name not in left:
-            patch |= consumed(self.vendor, notes, container.name)
+        last = self.vendor.name not in left
+        patch: dict[str, str | None] = {**consumed(self.vendor, notes, container.name, last=last)}
         if self.vendor.pending_key:
             text = notes[self.vendor.pending_key]
             for name, done in served:
@@ -230,6 +230,13 @@ class Family:
         log.warning("simulated %s: lock %s is not let go, its node changes all the time", self.vendor.name, lock)
 
 
-def _bound_first(pod: Document) -> tuple[str, str, str]:
-    bound = request.annotations(pod).get(keys.BIND_TIME, "~")
-    return bound, str(request.metadata(pod).get("creationTimestamp") or ""), request.pod_uid(pod)
+def _bound_first(pod: Document) -> tuple[bool, str, str, str]:
+    """Pods that nobody has called served come first."""
+    notes = request.annotations(pod)
+    bound = notes.get(keys.BIND_TIME, "~")
+    return (
+        notes.get(keys.BIND_PHASE) == keys.SUCCESS,
+        bound,
+        str(request.metadata(pod).get("creationTimestamp") or ""),
+        request.pod_uid(pod),
+    )

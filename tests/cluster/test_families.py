@@ -20,7 +20,7 @@ from tests.cluster.harness.layout import NODE
 from tests.cluster.harness.services import AGENT, SCHEDULER, Services
 from tests.cluster.harness.waiting import eventually
 from tests.cluster.nodes import samples
-from tests.cluster.pods import IDLE, Namespace, pod, unique
+from tests.cluster.pods import IDLE, Namespace, allocation, container, pod, unique
 
 CHIPS = {"vnpus": "Ascend910B3", "iluvatars": "MR-V100"}
 """One chip stands for its family: the others differ in names and amounts."""
@@ -49,16 +49,16 @@ def name_of(vendor: Vendor, which: str) -> str:
     return f"{vendor.name.lower()}-{which}"
 
 
-def body(vendor: Vendor, which: str) -> Json:
+def main(vendor: Vendor, name: str = "main") -> Json:
+    """A container that shows what it was given."""
     script = f"trap 'exit 0' TERM; env; cat /etc/vdev/docker/* 2>/dev/null; echo told; {IDLE}"
-    main = {
-        "name": "main",
+    return {
+        "name": name,
         "image": PROBE,
         "imagePullPolicy": "Never",
         "command": ["/bin/sh", "-c", script],
         "resources": {"limits": limits(vendor)},
     }
-    return pod(name_of(vendor, which), main)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def stage(cluster: Cluster, services: Services, tmp_path_factory: pytest.TempPat
         try:
             for vendor in FAMILIES:
                 for which in PODS:
-                    space.create(body(vendor, which))
+                    space.create(pod(name_of(vendor, which), main(vendor)))
             yield space
         except BaseException:
             print(space.report())
@@ -127,6 +127,26 @@ def test_two_pods(stage: Namespace, services: Services, cluster: Cluster, vendor
         for service in (SCHEDULER, AGENT):
             print(f"===== end of the log of {service}\n{cluster.processes.tail(service, 60)}")
         raise
+
+
+def test_one_pod_of_four_families(stage: Namespace) -> None:
+    """Each container has its own family, one of them our agent's; each is told its own devices and no others."""
+    mixed = [vendor for vendor in FAMILIES if vendor.name in ("MLU", "DCU", "Mthreads")]
+    containers = [main(vendor, vendor.name.lower()) for vendor in mixed]
+    document = stage.run(pod("mixed", container("nvidia", gpu=1, gpumem=1000), *containers), WITHIN_S)
+    for vendor in mixed:
+        name = vendor.name.lower()
+        stage.wait_line("mixed", "told", name)
+        (share,) = held(vendor, stage.get("mixed"))
+        told = f"HAMI_SIMULATED_DEVICES={share.uuid},{share.memory_mib},{share.cores}"
+        assert told in stage.logs("mixed", name).splitlines()
+    ((card,), *others) = allocation(document)
+    assert card.memory_mib == 1000
+    assert others == [[], [], []]
+    # A share of a DCU is a file in the place where its runtime looks for it.
+    assert "mem: 4096 MiB" in stage.logs("mixed", "dcu")
+    stage.delete("mixed")
+    eventually("gone", lambda: not stage.pods(), 60)
 
 
 def test_no_lock_is_left(stage: Namespace, cluster: Cluster) -> None:
