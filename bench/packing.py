@@ -110,7 +110,10 @@ def seeds_of(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        found.extend(range(int(first), int(last or first) + 1))
+        seeds = range(int(first), int(last or first) + 1)
+        if not seeds:
+            raise argparse.ArgumentTypeError(f"expected the smaller seed first, got {part!r}")
+        found.extend(seeds)
     return found
 
 

@@ -1,5 +1,6 @@
 """What `bench/packing.py` works out by itself: seeds, repacking by first fit decreasing, published figures."""
 
+import argparse
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -54,6 +55,11 @@ def test_bins_by_hand(shares: dict[int, int], want: int) -> None:
 )
 def test_seeds(text: str, want: list[int]) -> None:
     assert packing.seeds_of(text) == want
+
+
+def test_seeds_come_smaller_first() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="43-42"):
+        packing.seeds_of("43-42")
 
 
 def test_published_figures_are_one_a_list() -> None:
