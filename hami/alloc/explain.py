@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from hami.model import units
 from hami.model.claim import NodeRefusal, Why
+from hami.model.vendor import Vendor
 
 _PHRASES: Final = {
     Why.UNHEALTHY: "unhealthy",
@@ -33,10 +35,11 @@ _NODE_PHRASES: Final = {
 }
 
 
-def in_words(refusals: Iterable[NodeRefusal]) -> str:
+def in_words(refusals: Iterable[NodeRefusal], vendor: Vendor | None = None) -> str:
     """One line for all refusing nodes: `3 nodes: 12 devices short of memory (largest free 2,048 MiB), 4 unhealthy`.
 
-    Device counts are summed over nodes, most frequent first; nodes refused as a whole are counted after them.
+    Device counts are summed over nodes, most frequent first; nodes refused as a whole are counted after them. With the
+    one `vendor` that was asked for, amounts are also told in its units.
     """
     nodes = 0
     devices: Counter[Why] = Counter()
@@ -53,7 +56,8 @@ def in_words(refusals: Iterable[NodeRefusal]) -> str:
     parts: list[str] = []
     for why, count in devices.most_common():
         noun = (" device" if count == 1 else " devices") if not parts else ""
-        free = f" (largest free {largest:,} MiB)" if why is Why.NO_MEMORY else ""
+        amount = f"{largest:,} MiB" if vendor is None else units.memory(vendor, largest)
+        free = f" (largest free {amount})" if why is Why.NO_MEMORY else ""
         parts.append(f"{count}{noun} {_PHRASES[why]}{free}")
     parts += [f"{count} {'node' if count == 1 else 'nodes'} {_NODE_PHRASES[why]}" for why, count in whole.most_common()]
     return f"{nodes} {'node' if nodes == 1 else 'nodes'}: {', '.join(parts) or 'no reason given'}"

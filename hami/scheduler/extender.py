@@ -161,7 +161,8 @@ class Extender:
         refusals = dict(refused.refusals)
         cut = [name for name, refusal in refusals.items() if Why.MIG_INFEASIBLE in refusal.counts]
         hint = defragment.hint(self._picture.ledger, request, cut)
-        text = verdicts.refused(refusals, hint.text if hint else "")
+        asked = [self._picture.registry[name] for name in request.vendors]
+        text = verdicts.refused(refusals, hint.text if hint else "", asked[0] if len(asked) == 1 else None)
         self._events.tell(subject, "FilteringFailed", text, warning=True)
         self._counters.filtered("no_fitting_node")
         log.info("pod %s: %s", request.key, text)

@@ -14,6 +14,7 @@ from prometheus_client import generate_latest
 from hami import __version__
 from hami.alloc.ledger import DeviceUsage
 from hami.cluster.picture import Picture
+from hami.model import units
 from hami.model.names import NodeName
 from hami.scheduler.counters import Counters
 
@@ -51,7 +52,7 @@ _DEVICE_FAMILIES: Final = (
         name="hami_gpu_core_limit_ratio",
         legacy="GPUDeviceCoreLimit",
         legacy_labels=_OLD,
-        help="Device compute that can be given away, in percent",
+        help="Device compute that can be given away, in percent or in the unit that hami_device_units_info tells",
         labels=_BASE,
         value=lambda u: u.device.cores,
     ),
@@ -75,7 +76,7 @@ _DEVICE_FAMILIES: Final = (
         name="hami_gpu_core_allocated_ratio",
         legacy="GPUDeviceCoreAllocated",
         legacy_labels=_OLD,
-        help="Device compute promised to pods, in percent",
+        help="Device compute promised to pods, in percent or in the unit that hami_device_units_info tells",
         labels=_BASE,
         value=lambda u: u.used_cores,
     ),
@@ -117,6 +118,7 @@ class Metrics:
         parts += await self._devices(breathe)
         parts += await self._pods(breathe)
         parts += self._quotas()
+        parts.append(self._units())
         return "".join(parts).encode()
 
     async def _devices(self, breathe: Callable[[], Awaitable[None]]) -> list[str]:
@@ -193,6 +195,15 @@ class Metrics:
         if self._legacy:
             parts += [_head("QuotaUsed", "What a namespace's pods hold of a limited resource"), *old]
         return parts
+
+    def _units(self) -> str:
+        """One series a family: what its amounts count."""
+        name, labels = "hami_device_units_info", ("family", "memory_unit_mib", "core_unit")
+        lines = [_head(name, "MiB in the unit in which pods ask for a family's memory, and what its compute counts")]
+        for vendor in self._picture.registry:
+            values = [_escaped(vendor.name), str(max(1, vendor.memory_factor)), units.core_unit(vendor)]
+            lines.append(_line(name, labels, values, 1))
+        return "".join(lines)
 
     def _quota_rows(self) -> Iterator[tuple[str, str, int, int | None]]:
         namespaces = {pod.key.namespace for pod in self._picture.ledger.pods.values()}

@@ -10,6 +10,7 @@ from typing import Final
 from hami.alloc.explain import in_words
 from hami.model.claim import NodeRefusal, Placed
 from hami.model.names import NodeName
+from hami.model.vendor import Vendor
 
 LONGEST: Final = 1024
 """Bytes of an event's message."""
@@ -28,16 +29,17 @@ def found(placed: Placed) -> str:
     return cut(f"find fit node({placed.assignment.node}), {unfit} nodes not fit, {fit} nodes fit({','.join(shown)})")
 
 
-def refused(refusals: Mapping[NodeName, NodeRefusal], hint: str = "") -> str:
+def refused(refusals: Mapping[NodeName, NodeRefusal], hint: str = "", vendor: Vendor | None = None) -> str:
     """`no available node, 3 nodes do not meet: 12 devices short of memory; 2 nodes CardInsufficientMemory(n1,n2)`.
 
-    `hint` says what would help; it stands before the names, which may be cut off.
+    `hint` says what would help; it stands before the names, which may be cut off. `vendor` is the one that was asked
+    for, if it was one.
     """
     by_word: dict[str, list[NodeName]] = {}
     for name, refusal in refusals.items():
         for why in refusal.counts:
             by_word.setdefault(why.word, []).append(name)
-    _, _, reasons = in_words(refusals.values()).partition(": ")
+    _, _, reasons = in_words(refusals.values(), vendor).partition(": ")
     words = [
         f"{len(names)} nodes {word}({_few(names)})"
         for word, names in sorted(by_word.items(), key=lambda entry: (-len(entry[1]), entry[0]))

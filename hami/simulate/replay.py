@@ -95,7 +95,7 @@ class Replay:
         self.ledger = Ledger(registry)
         self._use = DeviceUse(workload.nodes)
         self._leaving: list[tuple[float, int, _Stay]] = []
-        self._turned = Turned()
+        self._turned = Turned(registry)
         self._offered = 0
         self._peak = 0.0
         self._bound = len(workload.bound)

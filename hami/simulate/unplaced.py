@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from hami.alloc.demand import Kind, kind_of
+from hami.model import units
 from hami.model.claim import ANY_DEVICE, Percent, PodRequest, Refused, Why
 from hami.model.host import NO_HOST
+from hami.model.vendor import Registry
 from hami.simulate.constraints import Wish
 from hami.simulate.workload import Task
 
@@ -71,7 +73,8 @@ class Unplaced:
 class Turned:
     """Collects pods without a place while a run goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self._counts: Counter[tuple[Kind, Wish]] = Counter()
         self._first: dict[tuple[Kind, Wish], tuple[Task, float, Mapping[str, int]]] = {}
         self.total = 0
@@ -93,7 +96,7 @@ class Turned:
                 Unplaced(
                     where=task.where,
                     name=str(task.request.key),
-                    asks=asks(task.request),
+                    asks=asks(task.request, self._registry),
                     milli=task.milli,
                     count=count,
                     load=load,
@@ -115,15 +118,18 @@ def nodes_by_reason(refused: Refused | None, *, full: int, unselected: int) -> d
     return {word: count for word, count in words.most_common() if count}
 
 
-def asks(request: PodRequest) -> str:
-    """A request in one line: `1 NVIDIA with 810 MiB; 8 CPU, 30 GiB`."""
+def asks(request: PodRequest, registry: Registry) -> str:
+    """A request in one line, amounts in its family's units: `1 NVIDIA with 810 MiB; 8 CPU, 30 GiB`."""
     parts = []
     for container in request.containers:
         for need in container.needs:
+            vendor = registry[need.vendor]
             memory = (
-                f"{need.memory.amount} % memory" if isinstance(need.memory, Percent) else f"{need.memory.amount:,} MiB"
+                f"{need.memory.amount} % memory"
+                if isinstance(need.memory, Percent)
+                else units.memory(vendor, need.memory.amount)
             )
-            cores = f", {need.cores} % cores" if need.cores else ""
+            cores = f", {units.asked_cores(vendor, need.cores)}" if need.cores else ""
             models = request.selections.get(need.vendor, ANY_DEVICE).type_in
             only = f" on {' or '.join(models)}" if models else ""
             parts.append(f"{need.count} {need.vendor} with {memory}{cores}{only}")

@@ -6,6 +6,7 @@ from hami.model.claim import Assignment, NodeRefusal, Placed, Why
 from hami.model.names import NodeName
 from hami.scheduler import verdicts
 from hami.scheduler.extender import priorities
+from hami.vendors.cambricon import MLU
 
 
 def placed(scores: dict[str, float], *, refused: int = 0) -> Placed:
@@ -39,6 +40,11 @@ def test_refusal_counts_devices_and_names_nodes() -> None:
     hinted = verdicts.refused(refusals, "3g.20gb would fit GPU-a of n1 without ns/p (may be moved)")
     assert "1 unhealthy" in hinted.partition("; 3g.20gb would fit GPU-a of n1 without ns/p (may be moved); ")[0]
     assert verdicts.texts(refusals) == {name: refusal.text for name, refusal in refusals.items()}
+
+
+def test_amounts_are_told_in_the_units_that_the_pod_asks_in() -> None:
+    refusals = {NodeName("n1"): NodeRefusal(counts={Why.NO_MEMORY: 1}, devices=1, largest_free_mib=4096)}
+    assert "largest free 4,096 MiB (16 units of 256 MiB)" in verdicts.refused(refusals, "", MLU)
 
 
 def test_refusal_by_thousands_stays_short() -> None:
