@@ -328,11 +328,16 @@ static bool read_environment(struct config *config, const struct overrides *over
     return any;
 }
 
-/* The one region in a directory: what processes find that lost their environment. False if there is none or several. */
-static bool find_region(const char *directory, char *path, size_t room)
+/* The one region in a directory: what processes find that lost their environment. False if there is none or several, and
+ * where nobody can tell, the machine being short of something: then nothing is allowed. */
+static bool find_region(struct config *config, const char *directory)
 {
+    char *path = config->region;
+    const size_t room = sizeof config->region;
     DIR *open = opendir(directory);
     int found = 0;
+    if (!open && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+        return refuse(config, "%.200s: %s", directory, strerror(errno));
     for (struct dirent *entry; open && (entry = readdir(open));) {
         size_t length = strlen(entry->d_name);
         if (length <= 6 || strcmp(entry->d_name + length - 6, ".cache") != 0)
@@ -354,9 +359,11 @@ static void read_contract(const struct config_sources *sources, struct config *c
     bool named = cache && *cache && strlen(cache) < sizeof config->region;
     if (named)
         strcpy(config->region, cache);
-    else if (!sources->library_directory ||
-             !find_region(sources->library_directory, config->region, sizeof config->region))
+    else if (!sources->library_directory || !find_region(config, sources->library_directory))
         strcpy(config->region, limits ? DEFAULT_REGION : "");
+    if (config->verdict == CONFIG_CLOSED && !limits)
+        return;
+    config->limits_named = limits;
     config->verdict = config->region[0] ? CONFIG_LIMITS : CONFIG_ABSENT;
 }
 

@@ -47,6 +47,7 @@ struct config {
     enum config_enforcer enforcer[REGION_DEVICES];
     enum config_accounting accounting;
     bool oversubscribe; /* memory may stand in the host's when the device is full */
+    bool limits_named; /* the environment says what the limits are, be it none */
     bool granted; /* from a grant file: its limits outrank what the region says */
     char region[4096];
     char reason[256]; /* of CONFIG_CLOSED */

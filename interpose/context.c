@@ -15,23 +15,36 @@ static __thread struct {
     struct context_place place;
 } current __attribute__((tls_model("initial-exec")));
 
+static bool known(CUdevice device)
+{
+    return device >= 0 && device < PROCESS_DEVICES;
+}
+
+/* No context, or no driver: nothing can be allocated. But a driver that fails to say where we are may well allocate. */
+__attribute__((noinline)) static struct context_place unplaced(CUresult answer)
+{
+    bool nowhere = answer == CUDA_SUCCESS || process_stopped(answer);
+    return (struct context_place){.device = nowhere ? DEVICE_FREE : process_index(-1), .driver = -1};
+}
+
 struct context_place context_place(void)
 {
     CUcontext context = NULL;
-    const struct context_place nowhere = {.device = DEVICE_FREE, .driver = -1};
-    if (!real.cuCtxGetCurrent || FORWARD(cuCtxGetCurrent(&context)) != CUDA_SUCCESS || !context)
-        return nowhere;
+    CUresult rc = CUDA_ERROR_NOT_SUPPORTED;
+    if (!real.cuCtxGetCurrent || (rc = FORWARD(cuCtxGetCurrent(&context))) != CUDA_SUCCESS || !context)
+        return unplaced(rc);
     uint32_t now = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
     if (current.generation == now && current.place.context == (uint64_t)(uintptr_t)context)
         return current.place;
     CUdevice device;
-    if (!real.cuCtxGetDevice || FORWARD(cuCtxGetDevice(&device)) != CUDA_SUCCESS)
-        return nowhere;
-    struct context_place place = {.device = DEVICE_FREE, .driver = device, .context = (uint64_t)(uintptr_t)context};
-    if (device >= 0 && device < PROCESS_DEVICES)
-        place.device = process.index[device];
-    current.generation = now;
-    current.place = place;
+    struct context_place place = {.driver = -1, .context = (uint64_t)(uintptr_t)context};
+    if (real.cuCtxGetDevice && FORWARD(cuCtxGetDevice(&device)) == CUDA_SUCCESS)
+        place.driver = device;
+    place.device = process_index(place.driver);
+    if (known(place.driver) && process.index[place.driver] != DEVICE_UNKNOWN) {
+        current.generation = now;
+        current.place = place;
+    }
     return place;
 }
 
@@ -89,11 +102,6 @@ CUresult cuCtxDestroy_v2(CUcontext context)
     if (rc == CUDA_SUCCESS)
         ended(context);
     return rc;
-}
-
-static bool known(CUdevice device)
-{
-    return device >= 0 && device < PROCESS_DEVICES;
 }
 
 /* ---- what a context takes: counted once, by an estimate, however often it is retained */

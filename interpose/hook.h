@@ -7,7 +7,8 @@
  *   - errno is kept; a missing driver function is answered, never called
  *   - a fork's child starts anew; a call the driver makes from inside one of ours passes through (hook_inside)
  *   - a null pointer from the program is the driver's to refuse: such calls are forwarded as they are
- *   - memory and views fail closed only where a grant says so (config.h); everything else fails open, uncounted
+ *   - memory fails closed where a grant says so (config.h), or where limits may hold and cannot be read; what the driver
+ *     will not tell of a call is taken for the worst; everything else fails open, uncounted
  */
 #ifndef HAMI_HOOK_H
 #define HAMI_HOOK_H

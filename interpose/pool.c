@@ -17,9 +17,12 @@ struct pool {
     CUmemoryPool handle; /* null: free entry */
     int device;          /* index in the region; DEVICE_FREE: not counted (host memory, another process's pool) */
     uint64_t counted;    /* bytes that stand in the ledger for it */
+    bool mute;           /* did not say what it has when it was asked last */
 };
 
 static struct pool pools[POOLS];
+/* By index in the region: what was allocated while the driver would not say which pool is current. */
+static struct pool unnamed[REGION_DEVICES];
 static int pools_end; /* entries from here on were never used; grows only */
 /* Recursive, because an allocation that finds no room trims the pools. */
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
@@ -54,9 +57,11 @@ static struct pool *entry_of(CUmemoryPool handle, int device, bool add)
     return vacant;
 }
 
-static bool attribute(CUmemoryPool pool, CUmemPool_attribute which, uint64_t *value)
+static bool ask(struct pool *pool, CUmemPool_attribute which, uint64_t *value)
 {
-    return real.cuMemPoolGetAttribute && FORWARD(cuMemPoolGetAttribute(pool, which, value)) == CUDA_SUCCESS;
+    pool->mute = !pool->handle || !real.cuMemPoolGetAttribute ||
+                 FORWARD(cuMemPoolGetAttribute(pool->handle, which, value)) != CUDA_SUCCESS;
+    return !pool->mute;
 }
 
 /* Moves the ledger from what was counted to what is. */
@@ -70,14 +75,12 @@ static void recount(int device, uint64_t *counted, uint64_t now)
     *counted = now;
 }
 
-/* With `lock` held. A pool that cannot be asked is gone. */
+/* With `lock` held. What a pool has that cannot be asked stays counted until it can. */
 static void refresh_entry(struct pool *pool)
 {
-    uint64_t reserved = 0;
-    if (pool->device >= 0) {
-        attribute(pool->handle, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved);
+    uint64_t reserved;
+    if (pool->device >= 0 && ask(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved))
         recount(pool->device, &pool->counted, reserved);
-    }
 }
 
 void pool_refresh(void)
@@ -114,6 +117,7 @@ void pool_forget(void)
 {
     lock = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
     memset(pools, 0, sizeof pools);
+    memset(unnamed, 0, sizeof unnamed);
     pools_end = 0;
 }
 
@@ -127,6 +131,7 @@ struct request {
     bool per_thread;
 };
 
+/* A stream that will not say is taken for one that does not: if the pool has not grown then, nothing is counted. */
 static bool capturing(const struct request *r)
 {
     CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
@@ -135,7 +140,7 @@ static bool capturing(const struct request *r)
         rc = FORWARD(cuStreamIsCapturing_ptsz(r->stream, &status));
     else if (real.cuStreamIsCapturing)
         rc = FORWARD(cuStreamIsCapturing(r->stream, &status));
-    return rc != CUDA_SUCCESS || status != CU_STREAM_CAPTURE_STATUS_NONE;
+    return rc == CUDA_SUCCESS && status != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
 static CUresult take_back(const struct request *r)
@@ -158,17 +163,19 @@ static uint64_t round_up(uint64_t bytes, uint64_t step)
     return bytes > UINT64_MAX - step ? UINT64_MAX : (bytes + step - 1) / step * step;
 }
 
-/* How much the pool may have to grow for this request, at least; 0: it has room. */
+/* How much the pool may have to grow for this request, at least; 0: it has room. One that will not say has none. */
 static uint64_t growth(struct pool *pool, size_t bytes)
 {
-    uint64_t used = 0;
+    uint64_t used;
     refresh_entry(pool);
-    attribute(pool->handle, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used);
+    if (pool->mute || !ask(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used))
+        return bytes;
     uint64_t idle = pool->counted > used ? pool->counted - used : 0;
     return bytes > idle ? bytes - idle : 0;
 }
 
-/* Reserves what the pool will probably take, or at least must take, and books it to the pool. */
+/* Reserves what the pool will probably take, or at least must take, and books it to the pool. Nobody corrects what is
+ * booked for one that does not say, so that is the former. */
 static bool reserve_growth(struct pool *pool, size_t bytes)
 {
     const uint64_t steps[] = {CHUNK_BYTES, STEP_BYTES};
@@ -176,7 +183,7 @@ static bool reserve_growth(struct pool *pool, size_t bytes)
         uint64_t need = growth(pool, bytes);
         if (need == 0)
             return true;
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < (pool->mute ? 1 : 2); i++) {
             uint64_t reserved = round_up(need, steps[i]);
             if (account_charge(&process.region, pool->device, reserved, process_cap(pool->device))) {
                 pool->counted += reserved;
@@ -189,11 +196,12 @@ static bool reserve_growth(struct pool *pool, size_t bytes)
     return false;
 }
 
-/* Makes what is booked exact. False: the pool has grown by more than there was room for. */
+/* Makes what is booked exact, where the pool says. False: it has grown by more than there was room for. */
 static bool settle_growth(struct pool *pool)
 {
-    uint64_t now = 0;
-    attribute(pool->handle, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &now);
+    uint64_t now;
+    if (!ask(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &now))
+        return true;
     if (now > pool->counted) {
         if (!account_charge(&process.region, pool->device, now - pool->counted, process_cap(pool->device)))
             return false;
@@ -206,10 +214,15 @@ static bool settle_growth(struct pool *pool)
 /* With `lock` held. */
 static CUresult allocate(const struct request *r, struct pool *pool, CUresult (*forward)(const struct request *))
 {
+    refresh_entry(pool);
+    uint64_t before = pool->counted;
     if (!reserve_growth(pool, r->bytes))
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult rc = forward(r);
-    if (settle_growth(pool) || rc != CUDA_SUCCESS)
+    bool settled = settle_growth(pool);
+    if (pool->mute && rc != CUDA_SUCCESS)
+        recount(pool->device, &pool->counted, before);
+    if (settled || rc != CUDA_SUCCESS)
         return rc;
     if (take_back(r) != CUDA_SUCCESS) {
         refresh_entry(pool); /* cannot be undone: the program has its memory, and the ledger says so */
@@ -219,16 +232,31 @@ static CUresult allocate(const struct request *r, struct pool *pool, CUresult (*
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-/* With `lock` held: the pool that will serve the request; null if it is not known. */
-static struct pool *pool_for(const struct request *r, int device)
+/* With `lock` held. What was booked while nobody would name the pool is part of what it has reserved. */
+static void name_at_last(struct pool *pool)
 {
-    CUmemoryPool handle = r->pool;
-    if (!handle) {
-        struct context_place place = context_place();
-        if (!real.cuDeviceGetMemPool || FORWARD(cuDeviceGetMemPool(&handle, place.driver)) != CUDA_SUCCESS)
-            return NULL;
+    if (pool->device < 0 || unnamed[pool->device].counted == 0)
+        return;
+    refresh_entry(pool);
+    if (!pool->mute)
+        recount(pool->device, &unnamed[pool->device].counted, 0);
+}
+
+/* With `lock` held: the device's current pool; null if there are more pools than are known here. */
+static struct pool *current_pool(int device)
+{
+    CUmemoryPool handle = NULL;
+    CUdevice driver = context_place().driver;
+    if (driver < 0)
+        driver = process_driver_device(device);
+    if (!real.cuDeviceGetMemPool || FORWARD(cuDeviceGetMemPool(&handle, driver)) != CUDA_SUCCESS || !handle) {
+        unnamed[device].device = device;
+        return &unnamed[device];
     }
-    return entry_of(handle, device, true);
+    struct pool *pool = entry_of(handle, device, true);
+    if (pool)
+        name_at_last(pool);
+    return pool;
 }
 
 static CUresult serve(const struct request *r, CUresult (*forward)(const struct request *))
@@ -239,12 +267,12 @@ static CUresult serve(const struct request *r, CUresult (*forward)(const struct 
     if (!r->address || target.device < 0 || capturing(r))
         return forward(r); /* what is captured becomes a node of a graph, and counts when that is launched */
     pool_lock();
-    struct pool *pool = pool_for(r, target.device);
+    struct pool *pool = r->pool ? entry_of(r->pool, target.device, true) : current_pool(target.device);
     CUresult rc;
     if (pool && pool->device >= 0)
         rc = allocate(r, pool, forward);
     else
-        rc = pool && pool->device == DEVICE_FORBIDDEN ? CUDA_ERROR_OUT_OF_MEMORY : forward(r);
+        rc = pool && pool->device == DEVICE_FREE ? forward(r) : CUDA_ERROR_OUT_OF_MEMORY;
     pool_unlock();
     return rc;
 }
@@ -303,7 +331,7 @@ static void note(CUmemoryPool pool, int device)
     if (entry)
         entry->device = device;
     else
-        log_line(LOG_WARNING, "more than %d memory pools: one is not counted", POOLS);
+        log_line(LOG_WARNING, "more than %d memory pools: one cannot be used", POOLS);
     pool_unlock();
 }
 

@@ -40,6 +40,19 @@ static void library_directory(char *path, size_t room)
         snprintf(path, room, "%.*s", (int)(slash - info.dli_fname), info.dli_fname);
 }
 
+/* Of a region that cannot be opened nobody knows what it says. False: no limits are known from elsewhere. */
+static bool do_without(int failure)
+{
+    struct config *config = &process.config;
+    if (!config->granted && !config->limits_named && access(config->region, F_OK) == 0) {
+        snprintf(config->reason, sizeof config->reason, "%.200s: %s", config->region, strerror(failure));
+        config->verdict = CONFIG_CLOSED;
+        return false;
+    }
+    log_line(LOG_WARNING, "%s: %s; limits hold for this process alone", config->region, strerror(failure));
+    return region_private(&process.region, &config->plan) == 0;
+}
+
 static bool open_region(void)
 {
     const struct config *config = &process.config;
@@ -49,8 +62,7 @@ static bool open_region(void)
         if (errno != ENOENT || (region_create(config->region, &config->plan) != 0 && errno != EEXIST))
             break;
     }
-    log_line(LOG_WARNING, "%s: %s; limits hold for this process alone", config->region, strerror(errno));
-    return region_private(&process.region, &config->plan) == 0;
+    return do_without(errno);
 }
 
 /* The grant outranks words that anybody in the container can change. */
@@ -103,9 +115,9 @@ static void attach(void)
     if (getauxval(AT_SECURE) == 0) /* not in a program with more rights than who started it */
         sources.override_file = OVERRIDE_FILE;
     config_read(&sources, &process.config);
+    bool limited = process.config.verdict == CONFIG_LIMITS && open_region();
     if (process.config.verdict == CONFIG_CLOSED)
         log_line(LOG_ERROR, "grant not usable, device memory is refused: %s", process.config.reason);
-    bool limited = process.config.verdict == CONFIG_LIMITS && open_region();
     if (limited)
         prim_after_fork(after_fork);
     if (limited && process.config.granted)
@@ -171,28 +183,89 @@ static int unknown_device(void)
     return closed ? DEVICE_FORBIDDEN : DEVICE_FREE;
 }
 
-static bool map_devices(void)
+bool process_stopped(CUresult answer)
+{
+    return answer == CUDA_ERROR_NOT_INITIALIZED || answer == CUDA_ERROR_DEINITIALIZED;
+}
+
+struct mapping {
+    char uuids[PROCESS_DEVICES][REGION_UUID_BYTES]; /* by the driver's number; empty: not told */
+    int count;
+    bool whole; /* every device was told */
+};
+
+/* Asks for all devices. Where one is not told by its ordinal, that is taken for its number, as it is in all drivers. */
+static CUresult ask_devices(struct mapping *mapping)
 {
     int count = 0;
-    if (!real.cuDeviceGetCount || !real.cuDeviceGet || FORWARD(cuDeviceGetCount(&count)) != CUDA_SUCCESS)
-        return false; /* before cuInit: the call at hand will fail as well */
-    bool write_down = !process.config.granted && process.region.prefix->count == 0;
-    memset(process.index, unknown_device(), sizeof process.index);
-    process.device_count = 0;
-    for (int ordinal = 0; ordinal < count; ordinal++) {
-        CUdevice device;
-        char uuid[REGION_UUID_BYTES];
-        if (FORWARD(cuDeviceGet(&device, ordinal)) != CUDA_SUCCESS || device < 0 || device >= PROCESS_DEVICES)
+    *mapping = (struct mapping){.whole = true};
+    CUresult rc = CUDA_ERROR_NOT_SUPPORTED;
+    if (real.cuDeviceGetCount)
+        rc = FORWARD(cuDeviceGetCount(&count));
+    for (int ordinal = 0; rc == CUDA_SUCCESS && ordinal < count && ordinal < PROCESS_DEVICES; ordinal++) {
+        CUdevice device = ordinal;
+        if (real.cuDeviceGet && FORWARD(cuDeviceGet(&device, ordinal)) != CUDA_SUCCESS)
+            device = ordinal;
+        if (device < 0 || device >= PROCESS_DEVICES)
             continue;
-        int index = uuid_of(device, uuid) ? index_of(uuid, write_down) : -1;
-        if (index >= 0)
-            process.index[device] = (int8_t)index;
-        else
-            log_line(LOG_DEBUG, "device %d is not in the region", (int)device);
-        process.device_count = device + 1 > process.device_count ? device + 1 : process.device_count;
+        if (!uuid_of(device, mapping->uuids[device])) {
+            mapping->uuids[device][0] = 0;
+            mapping->whole = false;
+        }
+        mapping->count = device + 1 > mapping->count ? device + 1 : mapping->count;
     }
-    process.only = process.device_count == 1 ? process.index[0] : DEVICE_FREE;
+    return rc;
+}
+
+static void set_index(CUdevice device, int index)
+{
+    __atomic_store_n(&process.index[device], (int8_t)index, __ATOMIC_RELAXED);
+}
+
+/* False: the driver is not running. What it does not tell stays DEVICE_UNKNOWN, and is asked again when it matters. */
+static bool map_devices(void)
+{
+    struct mapping mapping;
+    CUresult rc = ask_devices(&mapping);
+    if (process_stopped(rc))
+        return false;
+    bool write_down = !process.config.granted && process.region.prefix->count == 0;
+    /* Written down in the driver's order, so all or none. */
+    bool told = rc == CUDA_SUCCESS && (mapping.whole || !write_down);
+    for (CUdevice device = 0; device < PROCESS_DEVICES; device++) {
+        const char *uuid = mapping.uuids[device];
+        int index = device < mapping.count && uuid[0] && told ? index_of(uuid, write_down) : -1;
+        if (index < 0)
+            index = !told || (device < mapping.count && !uuid[0]) ? DEVICE_UNKNOWN : unknown_device();
+        set_index(device, index);
+    }
+    process.only = mapping.count == 1 ? process.index[0] : DEVICE_FREE;
+    __atomic_store_n(&process.device_count, mapping.count, __ATOMIC_RELEASE);
     return true;
+}
+
+/* For memory on a device that nobody can name. */
+static int supposed_index(void)
+{
+    if (process.region.prefix->count == 1)
+        return 0;
+    for (int i = 0; i < REGION_DEVICES; i++)
+        if (account_limit(&process.region, i) != 0 || process.config.plan.limit[i] != 0)
+            return DEVICE_FORBIDDEN;
+    return DEVICE_FREE;
+}
+
+int process_index(CUdevice device)
+{
+    bool numbered = device >= 0 && device < PROCESS_DEVICES;
+    if (numbered && __atomic_load_n(&process.index[device], __ATOMIC_RELAXED) == DEVICE_UNKNOWN) {
+        pthread_mutex_lock(&starting);
+        if (process.index[device] == DEVICE_UNKNOWN)
+            map_devices();
+        pthread_mutex_unlock(&starting);
+    }
+    int index = numbered ? __atomic_load_n(&process.index[device], __ATOMIC_RELAXED) : DEVICE_UNKNOWN;
+    return index == DEVICE_UNKNOWN ? supposed_index() : index;
 }
 
 /* A descriptor of our own for the byte lock: one inherited from the parent would share the parent's. */
@@ -241,7 +314,7 @@ struct target target_device(CUdevice device)
     enum process_phase phase = process_phase();
     if (phase != PROCESS_READY || hook_inside > 0 || device < 0 || device >= PROCESS_DEVICES)
         return target_nowhere(phase);
-    return target_at(process.index[device], 0);
+    return target_at(process_index(device), 0);
 }
 
 struct target target_current(void)

@@ -24,6 +24,7 @@ enum { PROCESS_DEVICES = 64 };
 enum {
     DEVICE_FREE = -1,      /* not limited, not counted */
     DEVICE_FORBIDDEN = -2, /* not in the grant: nothing may be allocated there */
+    DEVICE_UNKNOWN = -3,   /* the driver would not say which it is; stands in `process.index` alone */
 };
 
 struct process {
@@ -56,6 +57,12 @@ struct target {
     bool closed; /* nothing may be allocated */
     uint64_t context; /* of the calling thread; 0 = none or not asked for */
 };
+
+/* Index in the region of a device by the driver's number, or DEVICE_FREE or DEVICE_FORBIDDEN. One that the driver will not
+ * name (-1: it will not even number it) is the container's only one; if it has several, and limits, a forbidden one. */
+int process_index(CUdevice device);
+/* Whether the driver has said so: it is running at all. Else the call at hand will fail as well. */
+bool process_stopped(CUresult answer);
 
 /* The calling thread's current device. */
 struct target target_current(void);

@@ -152,6 +152,17 @@ def test_without_a_fault_all_is_well(bench: Bench) -> None:
     assert (limited.counted_mib, limited.held_mib) == (0, 0)
 
 
+BLINDING = {"cuMemPoolGetAttribute", "cuDeviceGetMemPool", "cuCtxGetCurrent"}
+"""Where these fail, nobody can tell what a pool has, or what ends with a context: rather too much is counted."""
+
+
+def check_books(answers: Answers, *faulty: str) -> None:
+    """All that is held is counted; and no more, where the driver says what there is."""
+    assert answers.counted_mib >= answers.held_mib - 0.01, faulty
+    if BLINDING.isdisjoint(faulty):
+        assert answers.counted_mib <= answers.held_mib + 0.01, faulty
+
+
 @pytest.mark.parametrize("result", [UNKNOWN, OUT_OF_MEMORY], ids=["unknown", "out-of-memory"])
 @pytest.mark.parametrize("call", known_calls())
 def test_a_call_that_always_fails(bench: Bench, call: str, result: int) -> None:
@@ -160,7 +171,7 @@ def test_a_call_that_always_fails(bench: Bench, call: str, result: int) -> None:
     limited = bench.run(limited=True)
     assert limited.results == alone.results
     assert limited.held_mib == pytest.approx(alone.held_mib)
-    assert limited.counted_mib == pytest.approx(limited.held_mib, abs=0.01)
+    check_books(limited, call)
     assert bench.left() == 0
 
 
@@ -177,16 +188,12 @@ def test_a_call_of_the_librarys_own_that_fails_now_and_then(bench: Bench, call: 
         assert bench.left() == 0
 
 
-WHICH_DEVICE = {"cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetUuid_v2", "cuCtxGetCurrent", "cuCtxGetDevice"}
-"""Where these fail always, nobody can tell which device a call is about: it is forwarded and not counted."""
-
-
 @pytest.mark.parametrize("seed", range(40))
 def test_two_faults_at_once(bench: Bench, seed: int) -> None:
     """Any two calls, each failing always or (where only the program or only the library makes it) once."""
     chance = random.Random(seed)
     made = set(calls_made())
-    names = sorted((made | set(known_calls())) - WHICH_DEVICE)
+    names = sorted(made | set(known_calls()))
     faults: list[dict[str, Any]] = []
     for row in range(2):
         call = chance.choice(names)
@@ -200,7 +207,7 @@ def test_two_faults_at_once(bench: Bench, seed: int) -> None:
         answers.append(bench.run(limited=limited, rounds=2))
     alone, limited_ = answers
     assert limited_.results == alone.results, faults
-    assert limited_.counted_mib == pytest.approx(limited_.held_mib, abs=0.01), faults
+    check_books(limited_, *(fault["call"] for fault in faults))
     assert bench.left() == 0, faults
     bench.fault("cuNothing", row=1)
 
@@ -379,7 +386,7 @@ def test_a_function_that_the_driver_lacks(tmp_path_factory: pytest.TempPathFacto
     assert limited.results == alone.results
     if call in dict(map(tuple, fine.results)):
         assert dict(map(tuple, limited.results))[call] == -1
-    assert limited.counted_mib == pytest.approx(limited.held_mib, abs=0.01)
+    check_books(limited, call)
     assert bench.left() == 0
 
 
