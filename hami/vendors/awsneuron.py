@@ -87,7 +87,7 @@ def ask(container: Container, notes: Notes, vendor: Vendor) -> Need | None:
     if cores is not None and cores > 1 and cores % 2:
         raise RequestError(f"{container.path}.resources.limits[{names.cores}]", "1 or an even number", cores)
     if count is not None:
-        return Need(vendor=vendor.name, count=count, memory=Mib(0), cores=0, leaves=IN_USE, no_qos=WHOLE)
+        return Need(vendor=vendor.name, count=count, memory=Mib(0), cores=0, leaves=IN_USE | WHOLE, no_qos=WHOLE)
     if cores is None:
         return None
     return Need(vendor=vendor.name, count=1, memory=Mib(0), cores=cores, leaves=IN_USE | BY_CORE, no_qos=WHOLE)
