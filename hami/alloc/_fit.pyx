@@ -5,7 +5,7 @@ looked at afterwards.
 """
 
 from cython cimport final
-from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, INT32_MIN, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memset
 
@@ -14,7 +14,7 @@ from hami.alloc._ask cimport (
     LARGEST_FREE, LINKED, MARKED, MIG_INFEASIBLE, MODE_NOT_FIT, MUTEX, NO_MEMORY, NUMA_BIND, NUMA_NOT_FIT,
     OF_FAMILY, TALLY_WIDTH, TOO_FEW_DEVICES, TOO_FEW_PICKED, WHYS, Ask, Joint, Need, Size,
 )
-from hami.alloc._linked cimport links_of
+from hami.alloc._linked cimport PULL_WEIGHT, links_of
 from hami.alloc._mig cimport MOST_SLICES, NO_COST, Grid, PlanTable, plan_cost
 from hami.alloc._rows cimport (
     CORES_SHIFT, LOOK_OPEN, LOOK_SHARED, LOOK_SHIFT, LOOK_SPENT, LOOK_USED, LOOK_WHOLE, MOST_NUMAS,
@@ -363,7 +363,8 @@ cdef class Engine(PodRows):
             and not need.rules & CLOSELY and not need.pulled
         )
         sight.close = (
-            ask.count == 1 and not ask.limited and need.rules & CLOSELY and not need.pulled
+            ask.count == 1 and not ask.limited and need.rules & CLOSELY
+            and not (need.pulled and (need.count > 1 or need.rules & GROUPED))
             and not need.rules & (NUMA_BIND | JOINED | LINKED)
         )
         if not sight.sharp:
@@ -389,7 +390,7 @@ cdef class Engine(PodRows):
         # cards that go together as their family says.
         cdef const uint8_t* verdicts = &ask.verdicts[need.kinds]
         cdef uint64_t passing = 0, idle = 0
-        cdef int32_t row, board = -1
+        cdef int32_t row, board = -1, pull = INT32_MIN
         cdef int64_t fitting = 0
         cdef bint grouped = need.rules & GROUPED
         cdef uint8_t verdict
@@ -404,10 +405,15 @@ cdef class Engine(PodRows):
                 fitting += 1
                 passing |= <uint64_t>1 << self.spot[row]
                 board = self.board[row]
-                if fitting == need.count and not grouped:
+                pull = max(pull, self.pull[row])
+                if fitting == need.count and not grouped and not need.pulled:
                     return True
         if grouped and fitting >= need.count and board >= 0:
             return self.boards.judge(board, need.wanted, passing, idle, &self.group_rank)
+        if need.pulled and fitting:
+            # It is the card that its family prefers most.
+            self.group_rank = PULL_WEIGHT * pull
+            return True
         return False
 
     cdef bint has_room(self, const Need* need, int32_t node) noexcept nogil:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hami.alloc.ledger import Ledger
+from hami.alloc.ledger import Ledger, hold_of
 from hami.alloc.place import place
-from hami.alloc.quota import read_quota
+from hami.alloc.quota import Quotas, read_quota
 from hami.alloc.record import annotations, read_node, read_pod
 from hami.alloc.request import RequestError, read_request
 from hami.model.claim import Memory, Mib, Need, Percent, Placed, Refused
@@ -233,3 +233,26 @@ def test_whether_nodes_rank_by_links(word: str, asked: dict[str, str], ranked: b
     families = registry(read_device_config({"metax": {"sgpuTopologyAware": True}}))
     request = read_request(pod("p", {metax_sgpu.AWARE: word}, sgpu="2", **asked), families)
     assert bool(request.containers[0].needs[0].leaves & metax_sgpu.RANKED) is ranked
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_short_cut_ranks_nodes_as_a_trial_does(seed: int) -> None:
+    """A quota that limits nothing makes the engine try every node."""
+    rng = random.Random(seed)
+    ledger = Ledger(FAMILIES)
+    for n in range(6):
+        document = node(*({"totalVRam": rng.choice([8192, 65536])} for _ in range(rng.randint(1, 4))))
+        document["metadata"]["name"] = f"node-{n}"
+        ledger.put_node(read_node(document, FAMILIES)[0])
+    plenty = Quotas(FAMILIES)
+    plenty.put({"metadata": {"namespace": "n", "name": "q"}, "spec": {"hard": {f"limits.{MEMORY}": "1000000"}}})
+    for i in range(30):
+        kind = rng.choice(["online", "online", "offline", ""])
+        asked = pod(f"p-{i}", {metax_sgpu.CLASS: kind} if kind else {}, sgpu="1", vmemory="3", vcore=rng.choice("15"))
+        request = read_request(asked, FAMILIES)
+        policies = {"node_policy": rng.choice(["binpack", "spread"]), "card_policy": rng.choice(["binpack", "spread"])}
+        short = place(ledger, request, None, **policies)
+        assert place(ledger, request, None, quota=plenty, **policies) == short
+        if isinstance(short, Placed):
+            ledger.put_pod(hold_of(request, short.assignment))
+            ledger.check()
