@@ -261,3 +261,17 @@ def test_more_cores_than_a_device_can_have_are_a_mistake() -> None:
 def test_slices_of_a_pod_that_says_nothing_usable_are_known_by_memory_only(text: str) -> None:
     share = Share(uuid="u", kind="Enflame", memory_mib=6144, cores=17)  # type: ignore[arg-type]
     assert enflame_drs.recall(((share,),), {enflame_drs.CONTAINERS: text}, DRS) == ((share,),)
+
+
+def test_renamed_resources_are_still_asked_for_without_the_count() -> None:
+    section = {"resourceNameVGCU": "example.com/slices", "resourceNameGCUMemory": "example.com/mem"}
+    vendor = enflame_drs.configured(section)
+    # The count's older key counts where the newer one is not there, and any name alone asks for a device.
+    assert (vendor.resources.count, vendor.resources.memory) == ("example.com/slices", "example.com/mem")
+    assert vendor.resources.also == ("example.com/slices", "example.com/mem", PERCENT)
+    (need,) = read_request(pod("p", [{"example.com/mem": 6}]), Registry((vendor,))).containers[0].needs
+    assert need.memory.amount == 6
+    newer = enflame_drs.configured(section | {"resourceNameDRSGCU": "example.com/drs"})
+    assert newer.resources.count == "example.com/drs"
+    (neuron_too,) = awsneuron.configured({"resourceCoreName": "example.com/core"})
+    assert neuron_too.resources.also == (DEVICES, "example.com/core")
