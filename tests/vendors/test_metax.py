@@ -250,9 +250,9 @@ def test_the_short_cut_ranks_nodes_as_a_trial_does(seed: int) -> None:
         kind = rng.choice(["online", "online", "offline", ""])
         asked = pod(f"p-{i}", {metax_sgpu.CLASS: kind} if kind else {}, sgpu="1", vmemory="3", vcore=rng.choice("15"))
         request = read_request(asked, FAMILIES)
-        policies = {"node_policy": rng.choice(["binpack", "spread"]), "card_policy": rng.choice(["binpack", "spread"])}
-        short = place(ledger, request, None, **policies)
-        assert place(ledger, request, None, quota=plenty, **policies) == short
+        nodes, cards = rng.choice(["binpack", "spread"]), rng.choice(["binpack", "spread"])
+        short = place(ledger, request, None, node_policy=nodes, card_policy=cards)
+        assert place(ledger, request, None, node_policy=nodes, card_policy=cards, quota=plenty) == short
         if isinstance(short, Placed):
             ledger.put_pod(hold_of(request, short.assignment))
             ledger.check()
