@@ -52,7 +52,13 @@ EXTENSIONS = [
     # The region's words are changed by C code only, so Python is given the interposer's own sources.
     Extension(
         "hami.node._region",
-        ["hami/node/_region.pyx", "interpose/region.c", "interpose/region_guard.c", "interpose/account.c", "interpose/prim.c"],
+        [
+            "hami/node/_region.pyx",
+            "interpose/region.c",
+            "interpose/region_guard.c",
+            "interpose/account.c",
+            "interpose/prim.c",
+        ],
         include_dirs=["interpose"],
         define_macros=[("_GNU_SOURCE", "1")],
         extra_compile_args=["-O2", "-std=gnu11"],
