@@ -81,7 +81,8 @@ def tasks(
         for resource, ids in probe.published.ids.items():
             states = {one: UNHEALTHY if one.rpartition("-")[0] in ill else HEALTHY for one in ids}
             plugin = SimulatedPlugin(family, resource, states)
-            endpoint = f"hami-simulated-{resource.replace('/', '-')}.sock"
+            # A socket's path has a hundred characters; resources' names can be as long.
+            endpoint = f"hami-sim-{len(work)}.sock"
             serve = partial(kubelet.stay_registered, plugin, directory, endpoint=endpoint, resource=resource)
             work.append((f"simulated {resource}", serve))
     return work

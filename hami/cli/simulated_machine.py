@@ -44,3 +44,5 @@ def simulated_machine(
         raise typer.Exit(UNUSABLE) from None
     for index, device in enumerate(machine.devices):
         print(f"{index}  {device.uuid}  {device.model.name}  {device.memory_mib} MiB  simulated")
+    for card in machine.cards:
+        print(f"{card.index}  {card.uuid}  {card.family}  {card.memory_mib} MiB  simulated, without a driver")

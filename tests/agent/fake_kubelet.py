@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 
 class FakeKubelet(RegistrationBase, PodResourcesListerBase):
-    """One kubelet that knows one device plug-in."""
+    """One kubelet that knows one device plug-in: the one that registered last."""
 
     def __init__(self, directory: Path, pod_resources: Path) -> None:
         self.directory = directory
@@ -51,6 +51,7 @@ class FakeKubelet(RegistrationBase, PodResourcesListerBase):
         self._lister: Server | None = None
         self._channel: Channel | None = None
         self._admission = anyio.Lock()
+        self._registration = anyio.Lock()
         self._tasks: Any = None
 
     @classmethod
@@ -100,11 +101,12 @@ class FakeKubelet(RegistrationBase, PodResourcesListerBase):
         request = await stream.recv_message()
         assert request is not None
         self.registrations.append(request)
-        if self._channel is not None:
-            self._channel.close()
-        self._channel = Channel(path=str(self.directory / request.endpoint))
-        self.options = await self._plugin.GetDevicePluginOptions(pb.Empty())
-        self._tasks.start_soon(self._follow, self._channel)
+        async with self._registration:
+            if self._channel is not None:
+                self._channel.close()
+            self._channel = Channel(path=str(self.directory / request.endpoint))
+            self.options = await self._plugin.GetDevicePluginOptions(pb.Empty())
+            self._tasks.start_soon(self._follow, self._channel)
         await stream.send_message(pb.Empty())
         self.registered.set()
 
@@ -153,6 +155,10 @@ class FakeKubelet(RegistrationBase, PodResourcesListerBase):
             # The plug-in has gone: a kubelet counts its devices as unhealthy until one registers again.
             if channel is self._channel:
                 self.devices = {}
+        finally:
+            # Closed before it was followed, it has connected once more.
+            if channel is not self._channel:
+                channel.close()
 
     async def _allocate(self, pod: Json, container: Json, count: int) -> None:
         name = pod["metadata"]["name"]

@@ -263,3 +263,30 @@ async def test_what_cannot_be_meant_is_said_and_ends(agent: AgentProcess, flags:
     assert done.returncode in {2, 69}
     assert words in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
+
+
+async def test_a_machine_of_other_families_alone(agent: AgentProcess) -> None:
+    """Their plug-ins are played, each in its own form; the node does not call them our agent's."""
+    (agent.root / "machine.yaml").write_text("devices: [{family: DCU, count: 2}, {family: Biren}, {family: GCU}]")
+    agent.api.put("nodes", {"metadata": {"name": NODE, "annotations": {"hami.io/node-handshake-dcu": "Requesting_x"}}})
+    resources = {"nvidia.com/gpu", "hygon.com/dcunum", "birentech.com/gpu", "enflame.com/gcu"}
+    with agent.started() as process:
+        await until(lambda: {one.resource_name for one in agent.kubelet.registrations} == resources, 30)
+
+        def answered() -> bool:
+            notes = agent.api.get("nodes", NODE)["metadata"]["annotations"]
+            return str(notes["hami.io/node-handshake-dcu"]).startswith("Reported_")
+
+        await until(answered)
+        annotations = agent.api.get("nodes", NODE)["metadata"]["annotations"]
+        assert annotations["hami.io/node-dcu-register"].count(":") == 2
+        assert [device.index for device in read_inventory(annotations["hami.io/node-biren-register"], "x")] == [0]
+        assert annotations["hami.io/agent-protocol"] == "1;families=NVIDIA;devices=cdi"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+async def test_a_family_that_is_not_configured_is_named(agent: AgentProcess) -> None:
+    (agent.root / "machine.yaml").write_text("devices: [{family: Abacus}]")
+    with agent.started() as process:
+        assert await anyio.to_thread.run_sync(process.wait, 20) == 2
