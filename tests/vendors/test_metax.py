@@ -256,3 +256,21 @@ def test_the_short_cut_ranks_nodes_as_a_trial_does(seed: int) -> None:
         if isinstance(short, Placed):
             ledger.put_pod(hold_of(request, short.assignment))
             ledger.check()
+
+
+def test_two_containers_of_a_pod_have_gpus_of_their_own() -> None:
+    losses = '{"1": 100, "2": 30}'
+    document = {
+        "metadata": {"name": "a", "annotations": {"metax-tech.com/gpu.topology.losses": losses}},
+        "status": {"capacity": {"metax-tech.com/gpu": "2"}},
+    }
+    ledger = Ledger(FAMILIES)
+    ledger.put_node(read_node(document, FAMILIES)[0])
+    asked = pod("p", gpu="1")
+    asked["spec"]["containers"] *= 2
+    verdict = place(ledger, read_request(asked, FAMILIES), None, node_policy="binpack", card_policy="spread")
+    assert isinstance(verdict, Placed)
+    first, second = verdict.assignment.segments[VendorWord("Metax-GPU")]
+    assert {first[0].uuid, second[0].uuid} == {"a-metax-0", "a-metax-1"}
+    # The node's table is asked once, for both.
+    assert list(verdict.scores) == [("a", 1970.0)]
