@@ -24,6 +24,7 @@ struct cost {
     uint32_t launches;
     uint32_t under_way;   /* timed launches whose end has not been seen */
     uint32_t impatient;   /* 1: nobody waits for the first measurement any more */
+    uint32_t edition;     /* counts invalidations */
 };
 
 /* Words are read without a lock; only cost_learn and cost_invalidate write the figures, under `learning`. */
@@ -91,6 +92,7 @@ void cost_invalidate(struct cost *cost)
     pthread_mutex_lock(&learning);
     cost->least_ns = cost->former_ns = cost->since_ns = 0;
     cost->samples = cost->known = cost->impatient = 0;
+    __atomic_add_fetch(&cost->edition, 1, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&learning);
 }
 
@@ -135,6 +137,7 @@ enum { SAMPLES = 128 };
 struct sample {
     enum { SAMPLE_FREE, SAMPLE_TAKEN, SAMPLE_RUNNING } state;
     struct cost *cost;
+    uint32_t edition; /* of the cost, as it was launched */
     uint64_t context; /* 0: no events yet */
     CUevent start, end;
     uint64_t charged;
@@ -227,6 +230,7 @@ struct sample *cost_begin(struct cost *cost, uint64_t context, CUstream stream, 
         return NULL;
     }
     sample->cost = cost;
+    sample->edition = __atomic_load_n(&cost->edition, __ATOMIC_RELAXED);
     __atomic_add_fetch(&cost->under_way, 1, __ATOMIC_RELAXED);
     return sample;
 }
@@ -263,7 +267,10 @@ static void harvest_one(struct sample *sample, struct region *region, bool share
     float ms = 0;
     bool known = state == CUDA_SUCCESS && FORWARD(cuEventElapsedTime(&ms, sample->start, sample->end)) == CUDA_SUCCESS;
     if (known) {
-        uint64_t charge = cost_learn(sample->cost, (uint64_t)((double)ms * (double)NS_PER_MS), shared);
+        /* What was launched before a change is paid, and teaches nothing about what is launched after it. */
+        bool same = sample->edition == __atomic_load_n(&sample->cost->edition, __ATOMIC_RELAXED);
+        uint64_t measured = (uint64_t)((double)ms * (double)NS_PER_MS);
+        uint64_t charge = same ? cost_learn(sample->cost, measured, shared) : measured;
         throttle_charge(&region->ext->devices[sample->device], (int64_t)charge - (int64_t)sample->charged);
     }
     finish(sample);

@@ -132,6 +132,24 @@ CUresult cuGraphExecKernelNodeSetParams_v2(CUgraphExec exec, CUgraphNode node, c
     return changed(FORWARD(cuGraphExecKernelNodeSetParams_v2(exec, node, params)), exec);
 }
 
+CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec exec, CUgraphNode node, CUgraph child)
+{
+    NEED_CUDA(cuGraphExecChildGraphNodeSetParams);
+    return changed(FORWARD(cuGraphExecChildGraphNodeSetParams(exec, node, child)), exec);
+}
+
+CUresult cuGraphExecNodeSetParams(CUgraphExec exec, CUgraphNode node, CUgraphNodeParams *params)
+{
+    NEED_CUDA(cuGraphExecNodeSetParams);
+    return changed(FORWARD(cuGraphExecNodeSetParams(exec, node, params)), exec);
+}
+
+CUresult cuGraphNodeSetEnabled(CUgraphExec exec, CUgraphNode node, unsigned int enabled)
+{
+    NEED_CUDA(cuGraphNodeSetEnabled);
+    return changed(FORWARD(cuGraphNodeSetEnabled(exec, node, enabled)), exec);
+}
+
 CUresult cuDeviceGraphMemTrim(CUdevice device)
 {
     NEED_CUDA(cuDeviceGraphMemTrim);

@@ -196,21 +196,37 @@ static unsigned int own_share(const nvmlProcessUtilizationSample_t *own, unsigne
 }
 
 /* A container with a part of the device's time sees what it uses of the device; one without sees the device as it is. */
-nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *utilization)
+static void show_own_share(nvmlDevice_t device, unsigned int *percent)
 {
-    NEED_NVML(nvmlDeviceGetUtilizationRates);
-    nvmlReturn_t rc = FORWARD(nvmlDeviceGetUtilizationRates(device, utilization));
-    int index = rc == NVML_SUCCESS && real.nvmlDeviceGetProcessUtilization ? nvml_limited_device(device) : -1;
+    int index = real.nvmlDeviceGetProcessUtilization ? nvml_limited_device(device) : -1;
     if (index < 0)
-        return rc;
+        return;
     uint32_t cores = __atomic_load_n(&process.region.ext->devices[index].cores, __ATOMIC_RELAXED);
     if (cores == 0 || cores >= 100)
-        return rc;
+        return;
     nvmlProcessUtilizationSample_t own[SAMPLES];
     unsigned int count;
     nvmlReturn_t told = own_samples(device, (prim_unix_seconds() - 1) * 1000000, own, &count);
     if (told == NVML_SUCCESS || told == NVML_ERROR_NOT_FOUND)
-        utilization->gpu = own_share(own, count);
+        *percent = own_share(own, count);
+}
+
+nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *utilization)
+{
+    NEED_NVML(nvmlDeviceGetUtilizationRates);
+    nvmlReturn_t rc = FORWARD(nvmlDeviceGetUtilizationRates(device, utilization));
+    if (rc == NVML_SUCCESS)
+        show_own_share(device, &utilization->gpu);
+    return rc;
+}
+
+/* The same figure under another name. Further domains are engines that no limit is on. */
+nvmlReturn_t nvmlDeviceGetDynamicPstatesInfo(nvmlDevice_t device, nvmlGpuDynamicPstatesInfo_t *info)
+{
+    NEED_NVML(nvmlDeviceGetDynamicPstatesInfo);
+    nvmlReturn_t rc = FORWARD(nvmlDeviceGetDynamicPstatesInfo(device, info));
+    if (rc == NVML_SUCCESS && info->utilization[0].bIsPresent)
+        show_own_share(device, &info->utilization[0].percentage);
     return rc;
 }
 

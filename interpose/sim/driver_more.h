@@ -97,6 +97,16 @@ struct CUDA_KERNEL_NODE_PARAMS_v2_st {
     CUcontext ctx;
 };
 
+struct CUgraphNodeParams_st {
+    int type;
+    int reserved0[3];
+    union {
+        long long reserved1[29];
+        struct CUDA_KERNEL_NODE_PARAMS_v2_st kernel; /* the third form has the same members */
+    };
+    long long reserved2;
+};
+
 /* Carried through or compared with a number only. */
 typedef int CUdevice_P2PAttribute;
 typedef int CUfunctionLoadingState;

@@ -35,9 +35,15 @@ struct CUgraph_st {
     u64 capture_id;
 };
 
+/* What a node of an executable graph does. */
+struct piece {
+    u64 ns;
+    bool disabled;
+};
+
 struct CUgraphExec_st {
     struct object object;
-    u64 *works;
+    struct piece *works;
     size_t count;
     u64 flags;
     struct graph_memory memory;
@@ -395,6 +401,14 @@ SIM_API CUresult cuGraphAddEmptyNode(CUgraphNode *out, CUgraph graph, const CUgr
     return add_node(out, graph, NODE_EMPTY, NULL);
 }
 
+static u64 work_of(CUgraph graph)
+{
+    u64 total = 0;
+    for (size_t i = 0; i < graph->count; i++)
+        total += graph->nodes[i]->work;
+    return total;
+}
+
 /* The driver takes a copy of the child; here it must stay as it is. */
 SIM_API CUresult cuGraphAddChildGraphNode(CUgraphNode *out, CUgraph graph, const CUgraphNode *dependencies,
                                           size_t count, CUgraph child)
@@ -406,8 +420,7 @@ SIM_API CUresult cuGraphAddChildGraphNode(CUgraphNode *out, CUgraph graph, const
     if (rc != CUDA_SUCCESS)
         return rc;
     (*out)->child = child;
-    for (size_t i = 0; i < child->count; i++)
-        (*out)->work += child->nodes[i]->work;
+    (*out)->work = work_of(child);
     return CUDA_SUCCESS;
 }
 
@@ -470,11 +483,11 @@ static CUresult load(CUgraphExec exec, CUgraph graph)
     pthread_mutex_unlock(&local);
     if (!valid)
         return CUDA_ERROR_INVALID_VALUE;
-    u64 *works = calloc(graph->count ? graph->count : 1, sizeof *works);
+    struct piece *works = calloc(graph->count ? graph->count : 1, sizeof *works);
     if (!works)
         return CUDA_ERROR_OUT_OF_MEMORY;
     for (size_t i = 0; i < graph->count; i++)
-        works[i] = graph->nodes[i]->work;
+        works[i].ns = graph->nodes[i]->work;
     free(exec->works);
     exec->works = works;
     exec->count = graph->count;
@@ -550,7 +563,7 @@ STREAM_CALL(cuGraphLaunch, _ptsz, (CUgraphExec exec, CUstream stream), exec, str
         return CUDA_ERROR_INVALID_VALUE;
     u64 total = 0;
     for (size_t i = 0; i < exec->count; i++)
-        total += exec->works[i];
+        total += exec->works[i].disabled ? 0 : exec->works[i].ns;
     pthread_mutex_lock(&local);
     CUresult rc = graph_memory_run(&exec->memory);
     pthread_mutex_unlock(&local);
@@ -606,12 +619,59 @@ SIM_API CUresult cuGraphExecUpdate_v2(CUgraphExec exec, CUgraph graph, CUgraphEx
     return update(exec, graph, (int *)(void *)info);
 }
 
+/* The piece of a node, or null if there is none. */
+static struct piece *piece_of(CUgraphExec exec, CUgraphNode node)
+{
+    bool known = object_is(exec, OBJECT_EXEC) && object_is(node, OBJECT_NODE) && node->position < exec->count;
+    return known ? &exec->works[node->position] : NULL;
+}
+
 static CUresult set_kernel(CUgraphExec exec, CUgraphNode node, const struct CUDA_KERNEL_NODE_PARAMS_v2_st *kernel)
 {
-    if (!object_is(exec, OBJECT_EXEC) || !object_is(node, OBJECT_NODE) || node->position >= exec->count)
+    struct piece *piece = piece_of(exec, node);
+    if (!piece)
         return CUDA_ERROR_INVALID_VALUE;
-    exec->works[node->position] = kernel_work(kernel);
+    piece->ns = kernel_work(kernel);
     return CUDA_SUCCESS;
+}
+
+SIM_API CUresult cuGraphNodeSetEnabled(CUgraphExec exec, CUgraphNode node, unsigned int enabled)
+{
+    ENTER();
+    struct piece *piece = piece_of(exec, node);
+    if (!piece || node->type != NODE_KERNEL)
+        return CUDA_ERROR_INVALID_VALUE;
+    piece->disabled = enabled == 0;
+    return CUDA_SUCCESS;
+}
+
+SIM_API CUresult cuGraphNodeGetEnabled(CUgraphExec exec, CUgraphNode node, unsigned int *enabled)
+{
+    ENTER();
+    const struct piece *piece = piece_of(exec, node);
+    if (!piece || !enabled)
+        return CUDA_ERROR_INVALID_VALUE;
+    *enabled = !piece->disabled;
+    return CUDA_SUCCESS;
+}
+
+SIM_API CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec exec, CUgraphNode node, CUgraph child)
+{
+    ENTER();
+    struct piece *piece = piece_of(exec, node);
+    if (!piece || node->type != NODE_GRAPH || !object_is(child, OBJECT_GRAPH) || child->count != node->child->count)
+        return CUDA_ERROR_INVALID_VALUE;
+    piece->ns = work_of(child);
+    return CUDA_SUCCESS;
+}
+
+/* Of the kinds of nodes only kernels are played here. */
+SIM_API CUresult cuGraphExecNodeSetParams(CUgraphExec exec, CUgraphNode node, CUgraphNodeParams *params)
+{
+    ENTER();
+    if (!params || !object_is(node, OBJECT_NODE) || node->type != (int)params->type || node->type != NODE_KERNEL)
+        return CUDA_ERROR_INVALID_VALUE;
+    return set_kernel(exec, node, &params->kernel);
 }
 
 SIM_API CUresult cuGraphExecKernelNodeSetParams(CUgraphExec exec, CUgraphNode node,

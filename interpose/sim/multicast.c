@@ -84,6 +84,26 @@ SIM_API CUresult cuMulticastBindAddr(CUmemGenericAllocationHandle handle, size_t
     return rc;
 }
 
+/* The newer forms name the device, which is the memory's own here: access from others is not played. */
+SIM_API CUresult cuMulticastBindMem_v2(CUmemGenericAllocationHandle handle, CUdevice dev, size_t at,
+                                       CUmemGenericAllocationHandle memory, size_t offset, size_t size,
+                                       unsigned long long flags)
+{
+    ENTER();
+    if (cuda_device(dev) < 0)
+        return CUDA_ERROR_INVALID_DEVICE;
+    return cuMulticastBindMem(handle, at, memory, offset, size, flags);
+}
+
+SIM_API CUresult cuMulticastBindAddr_v2(CUmemGenericAllocationHandle handle, CUdevice dev, size_t at, CUdeviceptr memory,
+                                        size_t size, unsigned long long flags)
+{
+    ENTER();
+    if (cuda_device(dev) < 0)
+        return CUDA_ERROR_INVALID_DEVICE;
+    return cuMulticastBindAddr(handle, at, memory, size, flags);
+}
+
 SIM_API CUresult cuMulticastUnbind(CUmemGenericAllocationHandle handle, CUdevice dev, size_t at, size_t size)
 {
     ENTER();

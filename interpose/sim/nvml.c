@@ -473,3 +473,15 @@ SIM_API nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t handle, nvmlUtil
     *out = (nvmlUtilization_t){.gpu = timeline_busy_percent(device)};
     return NVML_SUCCESS;
 }
+
+SIM_API nvmlReturn_t nvmlDeviceGetDynamicPstatesInfo(nvmlDevice_t handle, nvmlGpuDynamicPstatesInfo_t *out)
+{
+    ENTER_DEVICE(handle);
+    if (!out)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    if (mig_on(device))
+        return NVML_ERROR_NOT_SUPPORTED;
+    *out = (nvmlGpuDynamicPstatesInfo_t){
+        .utilization[0] = {.bIsPresent = 1, .percentage = timeline_busy_percent(device)}};
+    return NVML_SUCCESS;
+}

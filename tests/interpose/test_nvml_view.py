@@ -43,6 +43,7 @@ print(json.dumps({
     "accounted": sorted(nvmlDeviceGetAccountingPids(h)),
     "stats": [answer(lambda: nvmlDeviceGetAccountingStats(h, pid).isRunning) for pid in ASKED],
     "rates": nvmlDeviceGetUtilizationRates(h).gpu,
+    "domain": nvmlDeviceGetDynamicPstatesInfo(h).utilization[0].percentage,
 }))
 """
 
@@ -119,10 +120,13 @@ class TestProcesses:
         inside = _ask(own.environment, PROCESSES, ASKED=[])
         (driver,) = inside["share"].values()
         assert inside["rates"] == pytest.approx(driver, abs=20)
+        assert inside["domain"] == pytest.approx(driver, abs=20)
         # Without a part of its own, a container sees the device as it is.
-        whole = _ask(machine.environment(), PROCESSES, ASKED=[])["rates"]
+        outside = _ask(machine.environment(), PROCESSES, ASKED=[])
+        whole = outside["rates"]
         assert _ask(foreign.environment, PROCESSES, ASKED=[])["rates"] == pytest.approx(whole, abs=30)
         assert whole > inside["rates"]
+        assert outside["domain"] > inside["domain"]
 
     def test_of_another_numbering_are_known_too(self, own: Container, running: tuple[Probe, Probe]) -> None:
         """The driver may say host pids; the node side notes those."""

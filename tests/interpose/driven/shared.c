@@ -98,6 +98,26 @@ static void check_multicast(void)
     CHECK_EQUAL(counted(0), 0);
 }
 
+/* The same by the forms that name a device. */
+static void check_multicast_of_a_device(void)
+{
+    CUmemGenericAllocationHandle multicast, a, b;
+    CUdeviceptr range;
+    OK(CU(cuMulticastCreate)(&multicast, &(CUmulticastObjectProp){.numDevices = 1, .size = 64 * MIB}));
+    OK(CU(cuMemCreate)(&a, 20 * MIB, &pinned, 0));
+    OK(CU(cuMemCreate)(&b, 10 * MIB, &pinned, 0));
+    OK(CU(cuMulticastBindMem_v2)(multicast, 0, 0, a, 0, 20 * MIB, 0));
+    OK(CU(cuMemRelease)(a));
+    OK(CU(cuMemAddressReserve)(&range, 10 * MIB, 0, 0, 0));
+    OK(CU(cuMemMap)(range, 10 * MIB, 0, b, 0));
+    OK(CU(cuMulticastBindAddr_v2)(multicast, 0, 20 * MIB, range, 10 * MIB, 0));
+    OK(CU(cuMemRelease)(b));
+    OK(CU(cuMemUnmap)(range, 10 * MIB));
+    CHECK_EQUAL(counted(0), 30);
+    OK(CU(cuMulticastUnbind)(multicast, 0, 0, 30 * MIB));
+    CHECK_EQUAL(counted(0), 0);
+}
+
 int main(void)
 {
     struct offer offer;
@@ -129,5 +149,6 @@ int main(void)
     OK(CU(cuMemPoolDestroy)(pool));
     CHECK_EQUAL(counted(0), 0);
     check_multicast();
+    check_multicast_of_a_device();
     return 0;
 }
