@@ -75,31 +75,31 @@ def bins(shares: Counter[int]) -> int:
     used = 0
     for size in sorted((size for size, count in shares.items() if count > 0), reverse=True):
         left = shares[size]
-        # The tightest room that still fits first; rooms of one size are filled together.
+        # The tightest room that still fits comes first, and then what is left of that room, until it is too small.
         while left:
             at = bisect_left(rooms, size)
             if at == len(rooms):
                 fit = 1000 // size
-                opened = -(-left // fit)
-                used += opened
                 full, rest = divmod(left, fit)
-                for room, count in ((1000 - fit * size, full), (1000 - rest * size, 1 if rest else 0)):
-                    if count and room:
-                        add(rooms, counts, room, count)
+                used += full + (rest > 0)
+                add(rooms, counts, 1000 - fit * size, full)
+                add(rooms, counts, 1000 - rest * size, 1 if rest else 0)
                 break
             room = rooms[at]
-            moved = min(left, counts[room])
-            counts[room] -= moved
+            fit = min(room // size, left)
+            filled = min(counts[room], left // fit)
+            left -= filled * fit
+            counts[room] -= filled
             if not counts[room]:
                 rooms.pop(at)
-            left -= moved
-            if room > size:
-                add(rooms, counts, room - size, moved)
+            add(rooms, counts, room - fit * size, filled)
     return used
 
 
 def add(rooms: list[int], counts: Counter[int], room: int, count: int) -> None:
     """Note `count` more rooms of one size; `rooms` stays sorted, each size once."""
+    if not count or not room:
+        return
     if not counts[room]:
         insort(rooms, room)
     counts[room] += count
