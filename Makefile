@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := $(VENV)/.tools
 NATIVE_SOURCES := $(shell find interpose hami/alloc hami/node -name '*.[ch]' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.def' -o -name '*.map' -o -name 'CMakeLists.txt' | grep -v '^interpose/build')
 BUILT := $(VENV)/.built
 
@@ -18,7 +19,12 @@ $(READY): pyproject.toml setup.py
 	@echo "== Python environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/pip install -q --group dev
+	@$(BIN)/pip install -q --group build
+	@touch $@
+
+$(TOOLS): $(READY)
+	@echo "== what the tests need"
+	@$(BIN)/pip install -q --disable-pip-version-check --group dev
 	@touch $@
 
 $(BUILT): $(READY) $(NATIVE_SOURCES) pyproject.toml setup.py
@@ -26,9 +32,9 @@ $(BUILT): $(READY) $(NATIVE_SOURCES) pyproject.toml setup.py
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install -qq --disable-pip-version-check --no-build-isolation -e .
 	@touch $@
 
-setup: $(BUILT) ## everything the other targets need, without root
+setup: $(BUILT) $(TOOLS) ## everything the other targets need, without root
 
-demo: setup ## the main job on a simulated two-GPU machine: no root, no Kubernetes, no GPU
+demo: $(BUILT) ## the main job on a simulated two-GPU machine: no root, no Kubernetes, no GPU
 	@$(BIN)/python examples/demo/demo.py
 
 demo-cluster: setup ## (root) leave a real one-node Kubernetes with hami in it running, and say how to use it

@@ -18,6 +18,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
+CORES = os.cpu_count() or 1
 CHECKED = os.environ.get("HAMI_BUILD_CHECKED") == "1"
 NATIVE = ("libvgpu.so", "sim/libcuda.so.1", "sim/libnvidia-ml.so.1", "sim/state.def", "sim/gpuprobe")
 GLIBC = "2.17"  # CentOS 7's; images of CUDA 11 build on it
@@ -94,7 +95,7 @@ def build_native(build: Path, machine: str, target: str) -> None:
     environment = {**os.environ, **caches, "CC": f"{zig()} cc -target {machine}-linux-gnu.{GLIBC}"}
     for command in (
         [cmake, "-S", "interpose", "-B", str(build), *fresh, *options],
-        [cmake, "--build", str(build), "--target", target, "-j", str(os.cpu_count() or 1)],
+        [cmake, "--build", str(build), "--target", target, "-j", str(CORES)],
     ):
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
@@ -118,5 +119,7 @@ class BuildAll(build_ext):
 
 
 setup(
-    ext_modules=cythonize(EXTENSIONS, compiler_directives=DIRECTIVES, force=CHECKED), cmdclass={"build_ext": BuildAll}
+    ext_modules=cythonize(EXTENSIONS, compiler_directives=DIRECTIVES, force=CHECKED, nthreads=CORES),
+    cmdclass={"build_ext": BuildAll},
+    options={"build_ext": {"parallel": CORES}},
 )
