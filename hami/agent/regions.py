@@ -7,7 +7,9 @@ of a region is changed by the interposer's own C code.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Self
 
 from hami.agent.overhead import ContainerProcesses, ProcessView
@@ -81,13 +83,13 @@ class _Open:
     size: int
 
 
-class RegionFiles:
-    """Open regions by grant id. Safe to call from several threads: grants are opened up in a worker thread."""
+class OpenRegions:
+    """Regions by the grants' ids, kept open. Safe in several threads: grants are opened up in a worker thread."""
 
-    def __init__(self, store: GrantStore) -> None:
-        self._store = store
+    def __init__(self, path: Callable[[str], Path]) -> None:
+        """`path`: where a grant's region lies."""
+        self._path = path
         self._open: dict[str, _Open] = {}
-        self._priorities: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -99,69 +101,9 @@ class RegionFiles:
                 known.region.close()
             self._open.clear()
 
-    def ensure(self, grant: Grant, priority: int) -> None:
-        """Have a region with the grant's devices and limits; one with live processes is never made anew."""
-        uuids, limits, cores = _plan(grant)
-        with self._lock:
-            self._priorities[grant.id] = priority
-            self._store.adopt_region(grant.id)
-            try:
-                region = self._region(grant.id)
-            except OSError as error:
-                log.warning("the region of grant %s is made anew: %s", grant.id, error)
-                region = None
-            if region is not None and [device.uuid for device in region.snapshot().devices] == uuids:
-                for i, (limit, percent) in enumerate(zip(limits, cores, strict=True)):
-                    region.set_limit(i, limit, percent)
-                region.set_priority(priority)
-            else:
-                self._close(grant.id)
-                path = self._store.own_region(grant.id)
-                path.unlink(missing_ok=True)
-                self._keep(grant.id, Region.create(path, uuids, limits, cores, priority=priority))
-            self._store.show_region(grant.id)
-
-    def reassert(self, grant: Grant) -> str:
-        """Put back what the grant's container may have done to its region: limits, or the file itself.
-
-        Says what had been changed; empty where nothing was. A region whose pages are gone is made anew: the programs
-        that have it mapped cannot go on with it either way. Raises OSError where the node's disk is the trouble.
-        """
-        with self._lock:
-            try:
-                region = self._region(grant.id)
-                if region is None:
-                    return ""  # it was not made yet
-                changed = "the file of the shared region" if self._store.show_region(grant.id) else ""
-                uuids, limits, cores = _plan(grant)
-                priority = self._priorities.get(grant.id, region.snapshot().priority)
-                if region.reassert(uuids, limits, cores, priority=priority):
-                    changed = "the limits in the shared region"
-                return changed
-            except OSError as error:
-                log.warning("the region of grant %s cannot be used: %s", grant.id, error)
-        self.ensure(grant, self._priorities.get(grant.id, LOW))
-        return "the file of the shared region"
-
-    def alive(self, grant_id: str) -> bool:
-        """Whether a process of the grant's container still runs; the dead are reaped on the way.
-
-        A file that its container has spoiled says nothing: then the kubelet's list and the API decide alone.
-        """
-        with self._lock:
-            try:
-                region = self._region(grant_id)
-            except OSError:
-                return False
-            if region is None:
-                return False
-            region.reap()
-            return bool(region.snapshot().slots)
-
     def close(self, grant_id: str) -> None:
         """Let go of a region that is about to be deleted."""
         with self._lock:
-            self._priorities.pop(grant_id, None)
             self._close(grant_id)
 
     def view(self, grant_id: str, *, reap: bool) -> RegionView | None:
@@ -229,7 +171,7 @@ class RegionFiles:
         Its container may cut the file; touching a page that is gone kills a process, so what is mapped is compared with
         what is there before every use.
         """
-        path = self._store.own_region(grant_id)
+        path = self._path(grant_id)
         try:
             stat = path.stat()
         except FileNotFoundError:
@@ -244,13 +186,87 @@ class RegionFiles:
         return region
 
     def _keep(self, grant_id: str, region: Region) -> None:
-        stat = self._store.own_region(grant_id).stat()
+        stat = self._path(grant_id).stat()
         self._open[grant_id] = _Open(region=region, inode=stat.st_ino, size=stat.st_size)
 
     def _close(self, grant_id: str) -> None:
         known = self._open.pop(grant_id, None)
         if known is not None:
             known.region.close()
+
+
+class RegionFiles(OpenRegions):
+    """The regions of this node's grants: made, shown to containers, put right."""
+
+    def __init__(self, store: GrantStore) -> None:
+        super().__init__(store.own_region)
+        self._store = store
+        self._priorities: dict[str, int] = {}
+
+    def ensure(self, grant: Grant, priority: int) -> None:
+        """Have a region with the grant's devices and limits; one with live processes is never made anew."""
+        uuids, limits, cores = _plan(grant)
+        with self._lock:
+            self._priorities[grant.id] = priority
+            self._store.adopt_region(grant.id)
+            try:
+                region = self._region(grant.id)
+            except OSError as error:
+                log.warning("the region of grant %s is made anew: %s", grant.id, error)
+                region = None
+            if region is not None and [device.uuid for device in region.snapshot().devices] == uuids:
+                for i, (limit, percent) in enumerate(zip(limits, cores, strict=True)):
+                    region.set_limit(i, limit, percent)
+                region.set_priority(priority)
+            else:
+                self._close(grant.id)
+                path = self._store.own_region(grant.id)
+                path.unlink(missing_ok=True)
+                self._keep(grant.id, Region.create(path, uuids, limits, cores, priority=priority))
+            self._store.show_region(grant.id)
+
+    def reassert(self, grant: Grant) -> str:
+        """Put back what the grant's container may have done to its region: limits, or the file itself.
+
+        Says what had been changed; empty where nothing was. A region whose pages are gone is made anew: the programs
+        that have it mapped cannot go on with it either way. Raises OSError where the node's disk is the trouble.
+        """
+        with self._lock:
+            try:
+                region = self._region(grant.id)
+                if region is None:
+                    return ""  # it was not made yet
+                changed = "the file of the shared region" if self._store.show_region(grant.id) else ""
+                uuids, limits, cores = _plan(grant)
+                priority = self._priorities.get(grant.id, region.snapshot().priority)
+                if region.reassert(uuids, limits, cores, priority=priority):
+                    changed = "the limits in the shared region"
+                return changed
+            except OSError as error:
+                log.warning("the region of grant %s cannot be used: %s", grant.id, error)
+        self.ensure(grant, self._priorities.get(grant.id, LOW))
+        return "the file of the shared region"
+
+    def alive(self, grant_id: str) -> bool:
+        """Whether a process of the grant's container still runs; the dead are reaped on the way.
+
+        A file that its container has spoiled says nothing: then the kubelet's list and the API decide alone.
+        """
+        with self._lock:
+            try:
+                region = self._region(grant_id)
+            except OSError:
+                return False
+            if region is None:
+                return False
+            region.reap()
+            return bool(region.snapshot().slots)
+
+    def close(self, grant_id: str) -> None:
+        """Let go of a region that is about to be deleted."""
+        with self._lock:
+            self._priorities.pop(grant_id, None)
+            self._close(grant_id)
 
 
 def _plan(grant: Grant) -> tuple[list[str], list[int], list[int]]:

@@ -20,6 +20,7 @@ from hami.local.holders import printable, user_name
 from hami.local.lock import LocalStateError, locked
 from hami.local.machine import Machine
 from hami.local.run import check_not_nested, run, state_for
+from hami.local.watch import ensure_watched
 from hami.model.names import DeviceUuid, WireError
 from hami.model.settings import DEFAULT_DEVICE_CONFIG, NodeOverrides
 from hami.node._region import Region
@@ -63,7 +64,8 @@ def run_command(
             additions=additions,
             simulated=simulate is not None,
         )
-        code = run(command, ask, machine, wait=wait)
+        state = Path(additions["HAMI_SIM_STATE"]) if simulate else None
+        code = run(command, ask, machine, wait=wait, granted=lambda: _watched(directory, state))
     except WireError as error:
         print(f"hami run: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -74,6 +76,14 @@ def run_command(
         print(f"hami run: {error}", file=sys.stderr)
         raise typer.Exit(UNUSABLE) from None
     raise typer.Exit(code)
+
+
+def _watched(directory: Path, simulated: Path | None) -> None:
+    """Have the monitor run. Without it limits hold as they did: the program need not wait for it, nor fail."""
+    try:
+        ensure_watched(directory, simulated)
+    except OSError as error:
+        print(f"hami run: nobody watches how devices are shared: {error}", file=sys.stderr)
 
 
 def _say_each_warning_once() -> None:

@@ -1,14 +1,14 @@
 """`hami run`: grant a program its part of this machine's devices, then become that program.
 
-The process that asks is the process that runs (exec), so signals, exit code and terminal are the program's own and
-nothing of ours stays behind. Limits hold for programs started through here; others are not seen.
+The process that asks is the process that runs (exec), so signals, exit code and terminal are the program's own.
+Limits hold for programs started through here; others are not seen.
 """
 
 import hashlib
 import os
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -46,8 +46,13 @@ def check_not_nested(environment: Mapping[str, str]) -> None:
         )
 
 
-def run(command: Sequence[str], ask: Ask, machine: Machine, *, wait: bool) -> int:
-    """Decide, write the grant, then exec `command`; returns an exit code only when that did not happen."""
+def run(
+    command: Sequence[str], ask: Ask, machine: Machine, *, wait: bool, granted: Callable[[], None] = lambda: None
+) -> int:
+    """Decide, write the grant, then exec `command`; returns an exit code only when that did not happen.
+
+    `granted` is called in between, when the program is in the ledger.
+    """
     if not machine.inventory.devices:
         say("refused: this machine has no device that can be shared")
         return IMPOSSIBLE
@@ -75,6 +80,7 @@ def run(command: Sequence[str], ask: Ask, machine: Machine, *, wait: bool) -> in
             device_lines(devices, outcome.running, simulated=simulated),
         )
         return REFUSED
+    granted()
     return _become(me, command, outcome, machine)
 
 

@@ -149,7 +149,7 @@ def test_what_a_user_leaves_is_ignored_by_others_and_removed_by_the_owner_or_roo
         ledger.running()
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-        return {path.name for path in ledger.path.iterdir() if path.stat().st_uid == ALICE and "-" in path.name[:9]}
+        return {path.name for path in ledger.path.iterdir() if path.stat().st_uid == ALICE and path.name[0].isdigit()}
 
     for cleaner in (ALICE, 0):
         left = left_by_alice()
