@@ -161,13 +161,20 @@ __attribute__((noinline)) static struct launch limited(const struct work *work)
     return launch;
 }
 
-struct launch launch_begin(const struct work *work)
+/* What monitors are told of any launch. True: limits hold, so this one has to be priced. It does not know what is
+ * launched: where nothing is limited, nobody puts that together. */
+static inline bool note_launch(void)
 {
     if (process_phase() != PROCESS_READY || hook_inside > 0)
-        return (struct launch){.device = -1};
+        return false;
     note_activity(process.region.prefix);
     count_launch(process.device_count == 1 ? process.only : context_place().device);
-    return limits_hold() ? limited(work) : (struct launch){.device = -1};
+    return limits_hold();
+}
+
+struct launch launch_begin(const struct work *work)
+{
+    return note_launch() ? limited(work) : (struct launch){.device = -1};
 }
 
 CUresult launch_end(const struct launch *launch, const struct work *work, CUresult answer)
@@ -189,21 +196,24 @@ static uint64_t volume(unsigned int x, unsigned int y, unsigned int z)
     return (uint64_t)x * y * z;
 }
 
-#define LAUNCHED(call)                                                                                                 \
-    struct launch launch = launch_begin(&work);                                                                        \
-    return launch_end(&launch, &work, FORWARD(call))
+/* A launch by its call and by what is launched, the initialisers of a `struct work`. */
+#define LAUNCHED(call, ...)                                                                                            \
+    do {                                                                                                               \
+        if (!note_launch())                                                                                            \
+            return FORWARD(call);                                                                                      \
+        const struct work work = __VA_ARGS__;                                                                          \
+        struct launch launch = limited(&work);                                                                         \
+        return launch_end(&launch, &work, FORWARD(call));                                                              \
+    } while (0)
 
 CUresult cuLaunchKernel(CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx,
                         unsigned int by, unsigned int bz, unsigned int shared, CUstream stream, void **params,
                         void **extra)
 {
     NEED_CUDA(cuLaunchKernel);
-    const struct work work = {.function = f,
-                              .blocks = volume(gx, gy, gz),
-                              .threads = volume(bx, by, bz),
-                              .shared_bytes = shared,
-                              .stream = stream};
-    LAUNCHED(cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, stream, params, extra));
+    LAUNCHED(cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, stream, params, extra),
+             {.function = f, .blocks = volume(gx, gy, gz), .threads = volume(bx, by, bz),
+              .shared_bytes = shared, .stream = stream});
 }
 
 CUresult cuLaunchKernel_ptsz(CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx,
@@ -211,13 +221,9 @@ CUresult cuLaunchKernel_ptsz(CUfunction f, unsigned int gx, unsigned int gy, uns
                              void **extra)
 {
     NEED_CUDA(cuLaunchKernel_ptsz);
-    const struct work work = {.function = f,
-                              .blocks = volume(gx, gy, gz),
-                              .threads = volume(bx, by, bz),
-                              .shared_bytes = shared,
-                              .stream = stream,
-                              .per_thread = true};
-    LAUNCHED(cuLaunchKernel_ptsz(f, gx, gy, gz, bx, by, bz, shared, stream, params, extra));
+    LAUNCHED(cuLaunchKernel_ptsz(f, gx, gy, gz, bx, by, bz, shared, stream, params, extra),
+             {.function = f, .blocks = volume(gx, gy, gz), .threads = volume(bx, by, bz),
+              .shared_bytes = shared, .stream = stream, .per_thread = true});
 }
 
 static struct work work_of_config(const CUlaunchConfig *c, CUfunction f, bool per_thread)
@@ -235,8 +241,7 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **par
     NEED_CUDA(cuLaunchKernelEx);
     if (!config)
         return FORWARD(cuLaunchKernelEx(config, f, params, extra));
-    const struct work work = work_of_config(config, f, false);
-    LAUNCHED(cuLaunchKernelEx(config, f, params, extra));
+    LAUNCHED(cuLaunchKernelEx(config, f, params, extra), work_of_config(config, f, false));
 }
 
 CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void **params, void **extra)
@@ -244,8 +249,7 @@ CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void 
     NEED_CUDA(cuLaunchKernelEx_ptsz);
     if (!config)
         return FORWARD(cuLaunchKernelEx_ptsz(config, f, params, extra));
-    const struct work work = work_of_config(config, f, true);
-    LAUNCHED(cuLaunchKernelEx_ptsz(config, f, params, extra));
+    LAUNCHED(cuLaunchKernelEx_ptsz(config, f, params, extra), work_of_config(config, f, true));
 }
 
 CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx,
@@ -253,12 +257,9 @@ CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gx, unsigned int g
                                    void **params)
 {
     NEED_CUDA(cuLaunchCooperativeKernel);
-    const struct work work = {.function = f,
-                              .blocks = volume(gx, gy, gz),
-                              .threads = volume(bx, by, bz),
-                              .shared_bytes = shared,
-                              .stream = stream};
-    LAUNCHED(cuLaunchCooperativeKernel(f, gx, gy, gz, bx, by, bz, shared, stream, params));
+    LAUNCHED(cuLaunchCooperativeKernel(f, gx, gy, gz, bx, by, bz, shared, stream, params),
+             {.function = f, .blocks = volume(gx, gy, gz), .threads = volume(bx, by, bz),
+              .shared_bytes = shared, .stream = stream});
 }
 
 CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz,
@@ -266,36 +267,30 @@ CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigned int gx, unsigned 
                                         CUstream stream, void **params)
 {
     NEED_CUDA(cuLaunchCooperativeKernel_ptsz);
-    const struct work work = {.function = f,
-                              .blocks = volume(gx, gy, gz),
-                              .threads = volume(bx, by, bz),
-                              .shared_bytes = shared,
-                              .stream = stream,
-                              .per_thread = true};
-    LAUNCHED(cuLaunchCooperativeKernel_ptsz(f, gx, gy, gz, bx, by, bz, shared, stream, params));
+    LAUNCHED(cuLaunchCooperativeKernel_ptsz(f, gx, gy, gz, bx, by, bz, shared, stream, params),
+             {.function = f, .blocks = volume(gx, gy, gz), .threads = volume(bx, by, bz),
+              .shared_bytes = shared, .stream = stream, .per_thread = true});
 }
 
 /* The oldest launches take their block shape from the function, which nobody tells us; the function stands for it. */
 CUresult cuLaunch(CUfunction f)
 {
     NEED_CUDA(cuLaunch);
-    const struct work work = {.function = f, .blocks = 1};
-    LAUNCHED(cuLaunch(f));
+    LAUNCHED(cuLaunch(f), {.function = f, .blocks = 1});
 }
 
 CUresult cuLaunchGrid(CUfunction f, int width, int height)
 {
     NEED_CUDA(cuLaunchGrid);
-    const struct work work = {.function = f, .blocks = volume((unsigned int)width, (unsigned int)height, 1)};
-    LAUNCHED(cuLaunchGrid(f, width, height));
+    LAUNCHED(cuLaunchGrid(f, width, height),
+             {.function = f, .blocks = volume((unsigned int)width, (unsigned int)height, 1)});
 }
 
 CUresult cuLaunchGridAsync(CUfunction f, int width, int height, CUstream stream)
 {
     NEED_CUDA(cuLaunchGridAsync);
-    const struct work work = {
-        .function = f, .blocks = volume((unsigned int)width, (unsigned int)height, 1), .stream = stream};
-    LAUNCHED(cuLaunchGridAsync(f, width, height, stream));
+    LAUNCHED(cuLaunchGridAsync(f, width, height, stream),
+             {.function = f, .blocks = volume((unsigned int)width, (unsigned int)height, 1), .stream = stream});
 }
 
 /* ---- one kernel on several devices: each charges its own, which is the device of its stream's context */
