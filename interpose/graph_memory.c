@@ -11,7 +11,7 @@
 /* Graphs in graphs, as deep as anybody nests them. */
 enum { DEPTH = 16 };
 
-static uint64_t counted[REGION_DEVICES]; /* bytes that stand in the ledger; under the pools' lock */
+static uint64_t counted[REGION_DEVICES]; /* bytes that stand in the ledger; written under the pools' lock */
 static int known;                        /* graphs with memory; atomic */
 
 /* ---- how much a graph needs, by its nodes */
@@ -153,7 +153,7 @@ static void recount(CUdevice driver, int device)
         target_force(&target, now - counted[device]);
     else
         target_refund(&target, counted[device] - now);
-    counted[device] = now;
+    __atomic_store_n(&counted[device], now, __ATOMIC_RELAXED);
 }
 
 void graph_memory_refresh(CUdevice driver, int device)
@@ -212,7 +212,7 @@ static bool reserve(const struct live *entry)
         if (need == 0)
             return true;
         if (account_charge(&process.region, device, need, process_cap(device))) {
-            counted[device] += need;
+            __atomic_store_n(&counted[device], counted[device] + need, __ATOMIC_RELAXED);
             return true;
         }
         if (!process_reclaim(device)) /* which takes away what this device keeps idle, too: then more is needed */

@@ -47,7 +47,8 @@ static uint64_t charged(void)
     return ns;
 }
 
-/* What the last of some replays was charged with; the first ones are measured. */
+/* What the last of some replays was charged with; the first ones are measured. It also settles what the one before it
+ * was charged too much, so it may be somewhat less than the kernel takes. */
 static uint64_t price(CUgraphExec exec)
 {
     uint64_t before = 0;
@@ -79,7 +80,7 @@ int main(void)
     CUgraphExec exec = cheap(outer);
     CHECK(price(exec) < LONG_NS / 2);
     OK(CU(cuGraphExecChildGraphNodeSetParams)(exec, node, graph_of(&lengthy)));
-    CHECK(price(exec) >= LONG_NS);
+    CHECK(price(exec) > LONG_NS / 2);
 
     CUgraph two = graph_of(&brief);
     node = add_kernel(two, &lengthy);
@@ -87,7 +88,7 @@ int main(void)
     OK(CU(cuGraphNodeSetEnabled)(exec, node, 0));
     CHECK(price(exec) < LONG_NS / 2);
     OK(CU(cuGraphNodeSetEnabled)(exec, node, 1));
-    CHECK(price(exec) >= LONG_NS);
+    CHECK(price(exec) > LONG_NS / 2);
 
     CUgraph one;
     OK(CU(cuGraphCreate)(&one, 0));
@@ -96,6 +97,6 @@ int main(void)
     CHECK(price(exec) < LONG_NS / 2);
     CUgraphNodeParams params = {.kernel = lengthy};
     OK(CU(cuGraphExecNodeSetParams)(exec, node, &params));
-    CHECK(price(exec) >= LONG_NS);
+    CHECK(price(exec) > LONG_NS / 2);
     return 0;
 }
