@@ -18,10 +18,9 @@ static bool is_closed(void)
     return process_attach() == PROCESS_CLOSED && hook_inside == 0;
 }
 
-nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
+/* What the driver has answered becomes the container's part of it. */
+static nvmlReturn_t show_part(nvmlReturn_t rc, nvmlDevice_t device, nvmlMemory_t *memory)
 {
-    NEED_NVML(nvmlDeviceGetMemoryInfo);
-    nvmlReturn_t rc = FORWARD(nvmlDeviceGetMemoryInfo(device, memory));
     if (rc != NVML_SUCCESS || !memory)
         return rc;
     int index = nvml_limited_device(device);
@@ -32,6 +31,30 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
     } else if (is_closed()) {
         memory->free = 0;
     }
+    return rc;
+}
+
+nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
+{
+    NEED_NVML(nvmlDeviceGetMemoryInfo);
+    return show_part(FORWARD(nvmlDeviceGetMemoryInfo(device, memory)), device, memory);
+}
+
+/* On a device in confidential mode programs get protected memory and nothing else. */
+nvmlReturn_t nvmlDeviceGetConfComputeProtectedMemoryUsage(nvmlDevice_t device, nvmlMemory_t *memory)
+{
+    NEED_NVML(nvmlDeviceGetConfComputeProtectedMemoryUsage);
+    return show_part(FORWARD(nvmlDeviceGetConfComputeProtectedMemoryUsage(device, memory)), device, memory);
+}
+
+nvmlReturn_t nvmlDeviceGetConfComputeMemSizeInfo(nvmlDevice_t device, nvmlConfComputeMemSizeInfo_t *info)
+{
+    NEED_NVML(nvmlDeviceGetConfComputeMemSizeInfo);
+    nvmlReturn_t rc = FORWARD(nvmlDeviceGetConfComputeMemSizeInfo(device, info));
+    int index = rc == NVML_SUCCESS && info ? nvml_limited_device(device) : -1;
+    uint64_t limit_kib = index >= 0 ? account_limit(&process.region, index) >> 10 : 0;
+    if (limit_kib != 0 && limit_kib < info->protectedMemSizeKib)
+        info->protectedMemSizeKib = limit_kib;
     return rc;
 }
 

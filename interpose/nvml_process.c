@@ -195,14 +195,17 @@ static unsigned int own_share(const nvmlProcessUtilizationSample_t *own, unsigne
     return share < 100 ? share : 100;
 }
 
+static bool has_part_of_time(nvmlDevice_t device)
+{
+    int index = nvml_limited_device(device);
+    uint32_t cores = index < 0 ? 0 : __atomic_load_n(&process.region.ext->devices[index].cores, __ATOMIC_RELAXED);
+    return cores > 0 && cores < 100;
+}
+
 /* A container with a part of the device's time sees what it uses of the device; one without sees the device as it is. */
 static void show_own_share(nvmlDevice_t device, unsigned int *percent)
 {
-    int index = real.nvmlDeviceGetProcessUtilization ? nvml_limited_device(device) : -1;
-    if (index < 0)
-        return;
-    uint32_t cores = __atomic_load_n(&process.region.ext->devices[index].cores, __ATOMIC_RELAXED);
-    if (cores == 0 || cores >= 100)
+    if (!real.nvmlDeviceGetProcessUtilization || !has_part_of_time(device))
         return;
     nvmlProcessUtilizationSample_t own[SAMPLES];
     unsigned int count;
@@ -228,6 +231,16 @@ nvmlReturn_t nvmlDeviceGetDynamicPstatesInfo(nvmlDevice_t device, nvmlGpuDynamic
     if (rc == NVML_SUCCESS && info->utilization[0].bIsPresent)
         show_own_share(device, &info->utilization[0].percentage);
     return rc;
+}
+
+/* The past of that figure. The driver keeps it for all containers together, and programs know devices without it. */
+nvmlReturn_t nvmlDeviceGetSamples(nvmlDevice_t device, nvmlSamplingType_t type, unsigned long long since,
+                                  nvmlValueType_t *value_type, unsigned int *count, nvmlSample_t *samples)
+{
+    NEED_NVML(nvmlDeviceGetSamples);
+    if (type == NVML_GPU_UTILIZATION_SAMPLES && has_part_of_time(device))
+        return NVML_ERROR_NOT_SUPPORTED;
+    return FORWARD(nvmlDeviceGetSamples(device, type, since, value_type, count, samples));
 }
 
 /* ---- accounting: of processes that live; the driver remembers dead ones, of whom nobody can tell whose they were */
@@ -256,20 +269,43 @@ nvmlReturn_t nvmlDeviceGetAccountingPids(nvmlDevice_t device, unsigned int *coun
     return NVML_SUCCESS;
 }
 
-nvmlReturn_t nvmlDeviceGetAccountingStats(nvmlDevice_t device, unsigned int pid, nvmlAccountingStats_t *stats)
+/* Whether a process is of this container; `outside`: its number on the host, 0 if unknown. */
+static bool is_own(unsigned int pid, unsigned int *outside)
 {
-    NEED_NVML(nvmlDeviceGetAccountingStats);
-    if (nvml_limited_device(device) < 0)
-        return FORWARD(nvmlDeviceGetAccountingStats(device, pid, stats));
     const struct region *region = &process.region;
     int slots = __atomic_load_n(&region->prefix->slot_count, __ATOMIC_ACQUIRE);
     for (int slot = 0; slot < slots && slot < REGION_SLOTS; slot++) {
-        unsigned int outside = (unsigned int)__atomic_load_n(&region->prefix->slots[slot].host_pid, __ATOMIC_RELAXED);
-        if ((unsigned int)__atomic_load_n(&region->ext->claims[slot].pid, __ATOMIC_RELAXED) != pid || pid == 0)
-            continue;
-        nvmlReturn_t rc = FORWARD(nvmlDeviceGetAccountingStats(device, pid, stats));
-        return rc == NVML_ERROR_NOT_FOUND && outside != 0 ? FORWARD(nvmlDeviceGetAccountingStats(device, outside, stats))
-                                                          : rc;
+        *outside = (unsigned int)__atomic_load_n(&region->prefix->slots[slot].host_pid, __ATOMIC_RELAXED);
+        if (pid != 0 && (unsigned int)__atomic_load_n(&region->ext->claims[slot].pid, __ATOMIC_RELAXED) == pid)
+            return true;
     }
-    return NVML_ERROR_NOT_FOUND;
+    return false;
+}
+
+nvmlReturn_t nvmlDeviceGetAccountingStats(nvmlDevice_t device, unsigned int pid, nvmlAccountingStats_t *stats)
+{
+    NEED_NVML(nvmlDeviceGetAccountingStats);
+    unsigned int outside = 0;
+    if (nvml_limited_device(device) >= 0 && !is_own(pid, &outside))
+        return NVML_ERROR_NOT_FOUND;
+    nvmlReturn_t rc = FORWARD(nvmlDeviceGetAccountingStats(device, pid, stats));
+    if (rc == NVML_ERROR_NOT_FOUND && outside != 0)
+        rc = FORWARD(nvmlDeviceGetAccountingStats(device, outside, stats));
+    return rc;
+}
+
+nvmlReturn_t nvmlDeviceGetAccountingStats_v2(nvmlDevice_t device, nvmlAccountingStats_v2_t *stats)
+{
+    NEED_NVML(nvmlDeviceGetAccountingStats_v2);
+    unsigned int outside = 0;
+    if (stats && nvml_limited_device(device) >= 0 && !is_own(stats->pid, &outside))
+        return NVML_ERROR_NOT_FOUND;
+    nvmlReturn_t rc = FORWARD(nvmlDeviceGetAccountingStats_v2(device, stats));
+    if (rc == NVML_ERROR_NOT_FOUND && outside != 0) {
+        unsigned int inside = stats->pid;
+        stats->pid = outside;
+        rc = FORWARD(nvmlDeviceGetAccountingStats_v2(device, stats));
+        stats->pid = inside;
+    }
+    return rc;
 }

@@ -107,3 +107,30 @@ CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
     }
     return rc;
 }
+
+/* ---- tiles of sparse arrays */
+
+static bool memory_is_limited(void)
+{
+    if (!counting())
+        return false;
+    uint64_t devices = __atomic_load_n(&process.region.prefix->count, __ATOMIC_RELAXED);
+    for (uint64_t i = 0; i < devices && i < REGION_DEVICES; i++)
+        if (account_limit(&process.region, (int)i) != 0)
+            return true;
+    return false;
+}
+
+/* A tile keeps its memory after the handle is released, and which tile another mapping replaces only the driver knows.
+ * As that memory cannot be counted, containers with a limit are told what drivers without sparse arrays say. */
+CUresult cuMemMapArrayAsync(CUarrayMapInfo *list, unsigned int count, CUstream stream)
+{
+    NEED_CUDA(cuMemMapArrayAsync);
+    return memory_is_limited() ? CUDA_ERROR_NOT_SUPPORTED : FORWARD(cuMemMapArrayAsync(list, count, stream));
+}
+
+CUresult cuMemMapArrayAsync_ptsz(CUarrayMapInfo *list, unsigned int count, CUstream stream)
+{
+    NEED_CUDA(cuMemMapArrayAsync_ptsz);
+    return memory_is_limited() ? CUDA_ERROR_NOT_SUPPORTED : FORWARD(cuMemMapArrayAsync_ptsz(list, count, stream));
+}

@@ -1,6 +1,7 @@
 /* Library, devices and their plain properties. */
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "cgroup.h"
 #include "nvml_sim.h"
@@ -483,5 +484,26 @@ SIM_API nvmlReturn_t nvmlDeviceGetDynamicPstatesInfo(nvmlDevice_t handle, nvmlGp
         return NVML_ERROR_NOT_SUPPORTED;
     *out = (nvmlGpuDynamicPstatesInfo_t){
         .utilization[0] = {.bIsPresent = 1, .percentage = timeline_busy_percent(device)}};
+    return NVML_SUCCESS;
+}
+
+/* The buffer holds one sample: of now. */
+SIM_API nvmlReturn_t nvmlDeviceGetSamples(nvmlDevice_t handle, nvmlSamplingType_t type, unsigned long long since,
+                                          nvmlValueType_t *value_type, unsigned int *count, nvmlSample_t *samples)
+{
+    ENTER_DEVICE(handle);
+    struct timespec now;
+    if (!value_type || !count || (samples && *count == 0))
+        return NVML_ERROR_INVALID_ARGUMENT;
+    if (type != NVML_GPU_UTILIZATION_SAMPLES || mig_on(device))
+        return NVML_ERROR_NOT_SUPPORTED;
+    clock_gettime(CLOCK_REALTIME, &now);
+    u64 stamp = (u64)now.tv_sec * 1000000 + (u64)now.tv_nsec / 1000;
+    if (stamp <= since)
+        return NVML_ERROR_NOT_FOUND;
+    *value_type = NVML_VALUE_TYPE_UNSIGNED_INT;
+    *count = 1;
+    if (samples)
+        *samples = (nvmlSample_t){.timeStamp = stamp, .sampleValue.uiVal = (unsigned)timeline_busy_percent(device)};
     return NVML_SUCCESS;
 }

@@ -17,7 +17,7 @@ from tests.interpose.container import LIBRARY, Container, Probe
 from tests.interpose.simulation import Simulation
 
 HEAD = """
-import json
+import ctypes, json
 from pynvml import *
 nvmlInit()
 def answer(call, *arguments):
@@ -27,6 +27,10 @@ def answer(call, *arguments):
         return type(error).__name__
 def details(h, mode):
     return nvmlDeviceGetRunningProcessDetailList(h, nvmlProcessDetailList_v1, mode)
+def stats_v2(h, pid):
+    stats = c_nvmlAccountingStats_v2_t(pid=pid)
+    code = ctypes.CDLL("libnvidia-ml.so.1").nvmlDeviceGetAccountingStats_v2(h, ctypes.byref(stats))
+    return [code, stats.pid, stats.isRunning]
 def pids(rows):
     return sorted(row.pid for row in rows)
 """
@@ -43,6 +47,8 @@ print(json.dumps({
     "accounted": sorted(nvmlDeviceGetAccountingPids(h)),
     "stats": [answer(lambda: nvmlDeviceGetAccountingStats(h, pid).isRunning) for pid in ASKED],
     "rates": nvmlDeviceGetUtilizationRates(h).gpu,
+    "stats_v2": [answer(stats_v2, h, pid) for pid in ASKED],
+    "history": answer(lambda: len(nvmlDeviceGetSamples(h, NVML_GPU_UTILIZATION_SAMPLES, 0)[1])),
     "domain": nvmlDeviceGetDynamicPstatesInfo(h).utilization[0].percentage,
 }))
 """
@@ -107,12 +113,14 @@ class TestProcesses:
         assert outside["compute"] == outside["share_info"] == outside["accounted"] == both
         assert outside["details"] == {"0": both, "1": [], "2": [], "3": both}
         assert outside["stats"] == [1, 1]
+        assert outside["stats_v2"] == [[0, mine, 1], [0, other, 1]]
         inside = _ask(own.environment, PROCESSES, ASKED=[mine, other])
         assert inside["compute"] == inside["share_info"] == inside["accounted"] == [mine]
         assert inside["details"] == {"0": [mine], "1": [], "2": [], "3": [mine]}
         assert inside["memory"] == {str(mine): 150}  # with its context
         assert list(inside["share"]) == [str(mine)]
         assert inside["stats"] == [1, "NVMLError_NotFound"]
+        assert inside["stats_v2"] == [[0, mine, 1], [6, other, 0]]  # 6: not found
 
     def test_a_part_of_the_time_shows_what_is_used_of_it(
         self, own: Container, foreign: Container, machine: Simulation, running: tuple[Probe, Probe]
@@ -127,6 +135,8 @@ class TestProcesses:
         assert _ask(foreign.environment, PROCESSES, ASKED=[])["rates"] == pytest.approx(whole, abs=30)
         assert whole > inside["rates"]
         assert outside["domain"] > inside["domain"]
+        assert outside["history"] == _ask(foreign.environment, PROCESSES, ASKED=[])["history"] == 1
+        assert inside["history"] == "NVMLError_NotSupported"
 
     def test_of_another_numbering_are_known_too(self, own: Container, running: tuple[Probe, Probe]) -> None:
         """The driver may say host pids; the node side notes those."""

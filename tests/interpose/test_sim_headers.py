@@ -19,7 +19,7 @@ GENERATIONS = {
     "12": ("cuda_runtime/include", "nvml_dev/include"),
     "13": ("cu13/include", "cu13/include"),
 }
-SINCE = {"nvml_limit.c": "13"}
+SINCE = {"nvml_accounting.c": "13", "nvml_limit.c": "13"}
 """Sources whose functions older headers do not know."""
 
 

@@ -4,6 +4,24 @@
 
 #include "../driven/driven.h"
 
+#define NVML(function) ((__typeof__(&function))dlsym(library, #function))
+
+/* Of protected memory, too, a container sees its part. */
+static void confidential(void)
+{
+    void *library = dlopen("libnvidia-ml.so.1", RTLD_LAZY);
+    CHECK(library);
+    nvmlMemory_t memory;
+    nvmlConfComputeMemSizeInfo_t sizes;
+    CHECK_EQUAL(NVML(nvmlDeviceGetConfComputeProtectedMemoryUsage)(NULL, &memory), NVML_SUCCESS);
+    CHECK_EQUAL(memory.total / MIB, 100);
+    CHECK_EQUAL(memory.used / MIB, 90);
+    CHECK_EQUAL(memory.free / MIB, 10);
+    CHECK_EQUAL(NVML(nvmlDeviceGetConfComputeMemSizeInfo)(NULL, &sizes), NVML_SUCCESS);
+    CHECK_EQUAL(sizes.protectedMemSizeKib, 100 << 10);
+    CHECK_EQUAL(sizes.unprotectedMemSizeKib, 7);
+}
+
 int main(void)
 {
     void *library = dlopen("libcuda.so.1", RTLD_LAZY);
@@ -38,5 +56,9 @@ int main(void)
     OK(CU(cuGraphLaunch)((CUgraphExec)20, NULL));
     OK(alloc(&address, 30 * MIB)); /* what graphs keep without need gives way */
     CHECK_EQUAL(counted(0), 90);
+
+    /* Its tiles of sparse arrays would keep memory that nobody can count. */
+    CHECK_EQUAL(CU(cuMemMapArrayAsync)(NULL, 0, NULL), CUDA_ERROR_NOT_SUPPORTED);
+    confidential();
     return 0;
 }

@@ -1,5 +1,5 @@
 /* A driver that differs from the simulated one where it matters: it lacks most functions, answers look-ups with an inner
- * entry that no symbol names, knows an ABI newer than our table, and its graphs hold memory. */
+ * entry that no symbol names, knows an ABI newer than our table, its graphs hold memory, and it has sparse arrays. */
 #include <string.h>
 
 #include "driver.h"
@@ -32,6 +32,12 @@ API CUresult cuMemAlloc_v9(CUdeviceptr *address, size_t bytes, int hint);
 API CUresult cuMemAlloc_v9(CUdeviceptr *address, size_t bytes, int hint)
 {
     return hint ? CUDA_ERROR_NOT_SUPPORTED : inner_alloc(address, bytes);
+}
+
+API CUresult cuMemMapArrayAsync(CUarrayMapInfo *list, unsigned int count, CUstream stream)
+{
+    (void)list, (void)count, (void)stream;
+    return CUDA_SUCCESS;
 }
 
 /* The first replay of a graph takes memory and keeps it. */
