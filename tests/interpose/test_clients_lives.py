@@ -27,7 +27,7 @@ def container(tmp_path: Path) -> Container:
 
 
 def run(lives: Path, environment: dict[str, str], *words: str) -> list[Any]:
-    done = subprocess.run([lives, *words], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([lives, *words], env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done
     return [json.loads(line) for line in done.stdout.splitlines()]
 

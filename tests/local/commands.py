@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,12 @@ from hami.node.simulated import native_dir
 
 ROOT = Path(__file__).parents[2]
 PROBE = str(native_dir() / "sim" / "gpuprobe")
+
+
+def heed_signals() -> None:
+    """As in a terminal, also where the tests themselves run detached from one: nohup and `&` leave these ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Hami:
@@ -32,6 +39,7 @@ class Hami:
             text=True,
             env={**os.environ, "HAMI_LOCAL_DIR": str(self.directory), **environment},
             cwd=ROOT,
+            preexec_fn=heed_signals,
         )
         self._started.append(process)
         return process
