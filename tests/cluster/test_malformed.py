@@ -207,7 +207,6 @@ INVENTORIES: list[tuple[str, str]] = [
     ("a negative count", json.dumps([{**GOOD_CARD, "count": -1}])),
     ("a negative index", json.dumps([{**GOOD_CARD, "index": -1}])),
     ("a fraction of cores", json.dumps([{**GOOD_CARD, "devcore": 0.5}])),
-    ("the same card twice", json.dumps([GOOD_CARD, {**GOOD_CARD, "index": 1}])),
     ("colon form with five fields", "GPU-z-0,10,16384,100,NVIDIA A100:"),
     ("colon form with a wrong flag", "GPU-z-0,10,16384,100,NVIDIA A100,0,perhaps:"),
     ("colon form with a wrong number", "GPU-z-0,ten,16384,100,NVIDIA A100,0,true:"),
@@ -229,6 +228,23 @@ def test_a_node_with_an_unreadable_inventory(crowd: Namespace, api: Api, value: 
         crowd.create(pod(asking, container(gpu=1, gpumem=100), nodeSelector={"kubernetes.io/hostname": name}))
         assert re.search("node unregistered", crowd.wait_event(asking, "FilteringFailed"))
         crowd.delete(asking)
+
+
+def test_a_card_listed_twice_costs_only_its_repetition(crowd: Namespace, api: Api) -> None:
+    name = unique("broken")
+    twice = json.dumps([GOOD_CARD, {**GOOD_CARD, "index": 1}])
+    notes = {REGISTER: twice, PROTOCOL: "1;families=NVIDIA;devices=cdi"}
+    with described_nodes(api, [described(name, annotations=notes)]):
+        (message,) = eventually(
+            "one event that names the annotation", lambda: _naming(_of_node(api, name), REGISTER), 10
+        )
+        assert "every UUID once" in message
+        asking = unique("asking")
+        crowd.create(pod(asking, container(gpu=1, gpumem=100), nodeSelector={"kubernetes.io/hostname": name}))
+        eventually("the pod on the node", lambda: crowd.get(asking)["spec"].get("nodeName") == name, 20)
+        ((card,),) = allocation(crowd.get(asking))
+        assert card.uuid == GOOD_CARD["id"]
+        crowd.delete(asking, grace_s=0)
 
 
 def _of_node(api: Api, name: str) -> list[Json]:
