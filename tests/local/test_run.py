@@ -19,7 +19,7 @@ from hami.model.claim import Mib, Percent
 from hami.model.names import WireError
 from hami.node.simulated import native_dir
 from tests.interpose.simulation import A100
-from tests.local.commands import PROBE, ROOT, Hami
+from tests.local.commands import PROBE, ROOT, Hami, heed_signals
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_the_program_has_the_signals_and_files_it_would_have_without_us(hami: Ha
     words = ["sh", "-c", f"{look}; exec grep -E 'SigIgn|SigBlk|Umask' /proc/self/status"]
     code, beneath, err = hami.finish(hami.run("--gpumem", "100", "--", *words))
     assert code == 0, err
-    plain = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
+    plain = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ, preexec_fn=heed_signals)
     assert beneath == plain.stdout
 
 
