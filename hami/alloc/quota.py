@@ -91,12 +91,18 @@ def read_quota(
     one of bytes where such an amount is in a pod. A quota with scopes is not enforced and is named as a problem: which
     running pods it counts is not in the picture.
     """
-    spec = quota.get("spec") or {}
-    hard = spec.get("hard") or {}
     namespace, name = _key(quota)
     where = f"ResourceQuota {namespace}/{name} "
     found: dict[VendorWord, Limits] = {}
     problems: list[WireError] = []
+
+    def part(value: object, path: str) -> Mapping[str, Any]:
+        if value is not None and not isinstance(value, Mapping):
+            problems.append(WireError(f"{where}{path}", "keys and values", value))
+        return value if isinstance(value, Mapping) else {}
+
+    spec = part(quota.get("spec"), "spec")
+    hard = part(spec.get("hard"), "spec.hard")
 
     def limit(resource: str) -> int | None:
         key = f"limits.{resource}"

@@ -332,9 +332,10 @@ def _bound_node(pod: Mapping[str, Any]) -> str | None:
     return node if isinstance(node, str) and node else None
 
 
-def _phase(pod: Mapping[str, Any]) -> object:
+def _phase(pod: Mapping[str, Any]) -> str | None:
     status = pod.get("status")
-    return status.get("phase") if isinstance(status, Mapping) else None
+    phase = status.get("phase") if isinstance(status, Mapping) else None
+    return phase if isinstance(phase, str) else None
 
 
 def _texts(value: object) -> Mapping[str, str]:

@@ -225,7 +225,8 @@ def _core_policy(value: object, path: str) -> str:
 
 
 def _accounting(value: object, path: str) -> str:
-    return str(one_of("", "with-overhead", "requested", "strict")(value or "", path))
+    # Empty says nothing: the container may choose.
+    return str(one_of("with-overhead", "requested", "strict")(value, path)) if value not in (None, "") else ""
 
 
 def _factor(value: object, path: str) -> int:

@@ -63,6 +63,15 @@ def test_unusable_values_limit_nothing_and_are_told() -> None:
     assert [problem.field for problem in problems] == [f"ResourceQuota ns/q spec.hard[{MEMORY}]"]
 
 
+@pytest.mark.parametrize(
+    ("spec", "named"), [("x", "spec"), ([1], "spec"), ({"hard": "x"}, "spec.hard"), ({"hard": [MEMORY]}, "spec.hard")]
+)
+def test_a_shapeless_quota_limits_nothing_and_is_told(spec: object, named: str) -> None:
+    limits, (problem,) = read_quota({"metadata": {"namespace": "ns", "name": "q"}, "spec": spec}, registry())
+    assert limits == {}
+    assert problem.field == f"ResourceQuota ns/q {named}"
+
+
 @pytest.mark.parametrize("scope", [{"scopes": ["NotTerminating"]}, {"scopeSelector": {"matchExpressions": [{}]}}])
 def test_a_quota_with_scopes_is_told_not_enforced(scope: dict[str, Any]) -> None:
     found, problems = read_quota(quota("q", {MEMORY: "1"}, **scope), registry())

@@ -297,6 +297,7 @@ def test_a_pod_that_a_foreign_scheduler_has_yet_to_bind() -> None:
         {"metadata": {"annotations": [DONE]}, "spec": {"nodeName": "n"}},
         {"metadata": {"annotations": {DONE: "x"}}, "spec": {"nodeName": 7}},
         {"metadata": {"annotations": {DONE: "x"}}, "spec": [], "status": "Failed"},
+        {"metadata": {"annotations": {DONE: "x"}}, "spec": {"nodeName": 7}, "status": {"phase": ["Failed"]}},
         {},
     ],
 )
@@ -316,7 +317,7 @@ NOTES = st.dictionaries(
     | JSON,
     spec=st.fixed_dictionaries({"nodeName": st.just("n") | JSON, "containers": st.lists(JSON, max_size=2) | JSON})
     | JSON,
-    status=st.fixed_dictionaries({"initContainerStatuses": JSON, "allocatable": JSON}) | JSON,
+    status=st.fixed_dictionaries({"initContainerStatuses": JSON, "allocatable": JSON, "phase": JSON}) | JSON,
 )
 def test_no_document_stops_a_reader(metadata: object, spec: object, status: object) -> None:
     document = {"metadata": metadata, "spec": spec, "status": status}
