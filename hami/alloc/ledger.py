@@ -12,8 +12,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from hami.alloc.demand import Demand
+from hami.alloc.encode import LARGEST
 from hami.alloc.slices import Taken, occupied
-from hami.alloc.table import LARGEST, Card, Table
+from hami.alloc.table import Card, Table
 from hami.model.claim import Assignment, PodRecord, PodRequest, Role, Share
 from hami.model.device import Device, NodeRecord
 from hami.model.host import NO_HOST, Host

@@ -16,19 +16,17 @@ from hami.alloc._ask import NO_LIMIT, NUMBERS, Ask
 from hami.alloc._fit import Engine
 from hami.alloc._worth import FOREVER
 from hami.alloc.demand import Demand
+from hami.alloc.encode import LARGEST, Kind, amounts, by_nibble, judge, measured, own_keys, rules_of, wanted_of
 from hami.alloc.groups import Groups
 from hami.alloc.links import LinkTables
 from hami.alloc.mig import CardProfiles
-from hami.alloc.policy import CardPolicy, SortKey, card_policy
+from hami.alloc.policy import card_policy
 from hami.alloc.slices import Grids, SliceNeed, Taken, Wishes
 from hami.model.claim import ANY_DEVICE, Assignment, MigReservation, Need, Percent, PodRequest, Role, Selection, Share
 from hami.model.device import MIG, Device, Links
 from hami.model.host import Host
 from hami.model.names import INT32_MAX, DeviceUuid, NodeName, VendorWord
-from hami.model.vendor import Registry, Rule, Vendor, Wanted
-
-LARGEST: Final = 2**40
-"""Amounts are cut here. No device has as many MiB, and a million such shares still fit a 64-bit column."""
+from hami.model.vendor import Registry, Rule, Vendor
 
 _HEALTHY: Final = NUMBERS["ROW_HEALTHY"]
 _CORDONED: Final = NUMBERS["ROW_CORDONED"]
@@ -96,15 +94,6 @@ class Card:
     cordoned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """What devices have in common for a selection: interned to a small number."""
-
-    vendor: VendorWord
-    model: str
-    mode: str
-
-
 NO_FAMILIES: Final = Registry(())
 
 
@@ -127,7 +116,7 @@ class Table:
         self._free_blocks: dict[int, list[int]] = {}
         self._nodes_by_uuid: dict[DeviceUuid, NodeName | tuple[NodeName, ...]] = {}
         """The node that lists a device, or several: never meant, but it happens. Names, as they are there anyway."""
-        self._kinds: dict[_Kind, int] = {}
+        self._kinds: dict[Kind, int] = {}
         self.links = LinkTables()
         self.grids = Grids()
         self._cut: set[NodeName] = set()
@@ -375,12 +364,12 @@ class Table:
                 )
                 together = together and not (has_mig and (policy.mutex or selection.numa_bind))
                 grouped = vendor.choose is not None and not need.apart
-                wanted = _wanted(request, need, container, policy, spread) if grouped else None
+                wanted = wanted_of(request, need, container, policy, spread) if grouped else None
                 kinds, sizes = offsets[need.vendor], self._sizes(need, vendor)
                 if vendor.measure is not None:
                     kinds = len(verdicts)
                     known = self._verdict(need.vendor, selection, request_scored, vendor.rules)
-                    verdicts += bytes(map(_measured, known, sizes))
+                    verdicts += bytes(map(measured, known, sizes))
                 needs.append(
                     (
                         container,
@@ -389,9 +378,9 @@ class Table:
                         max((size.count for size in sizes if size), default=need.count),
                         min(need.memory.amount, LARGEST),
                         need.cores,
-                        _rules(selection, vendor, need, policy),
-                        _by_nibble(_own_keys(vendor, need) + policy.keys),
-                        _by_nibble(_own_keys(vendor, need) + policy.ranked),
+                        rules_of(selection, vendor, need, policy),
+                        by_nibble(own_keys(vendor, need) + policy.keys),
+                        by_nibble(own_keys(vendor, need) + policy.ranked),
                         kinds,
                         NO_LIMIT if memory_left is None else memory_left,
                         NO_LIMIT if cores_left is None else cores_left,
@@ -406,10 +395,10 @@ class Table:
                         vendor.misfit_alone if policy.mutex and vendor.misfit_alone is not None else vendor.misfit,
                         tuple(
                             (
-                                *_amounts(size or need),
+                                *amounts(size or need),
                                 -1
                                 if vendor.choose is None
-                                else self.groups.number(_wanted(request, size or need, container, policy, spread)),
+                                else self.groups.number(wanted_of(request, size or need, container, policy, spread)),
                             )
                             for size in sizes
                         ),
@@ -519,13 +508,13 @@ class Table:
         if (known := self._verdicts.get(key)) is None:
             if len(self._verdicts) >= 256:
                 self._verdicts.clear()
-            known = bytes(_judge(kind, vendor, selection, request_scored, rules) for kind in self._kinds)
+            known = bytes(judge(kind, vendor, selection, request_scored, rules) for kind in self._kinds)
             self._verdicts[key] = known
         return known
 
     def _write(self, name: NodeName, row: int, card: Card) -> None:
         device, columns = card.device, self.columns
-        kind = _Kind(card.vendor, device.model, device.mode)
+        kind = Kind(card.vendor, device.model, device.mode)
         if kind not in self._kinds:
             self._kinds[kind] = len(self._kinds)
             self._verdicts.clear()
@@ -601,84 +590,6 @@ class Table:
 def salt(text: str) -> int:
     """64 bits that tell names apart, equal in every process: ties between equal nodes are broken by them."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
-def _judge(kind: _Kind, vendor: VendorWord, selection: Selection, request_scored: bool, rules: Rule) -> int:
-    if kind.vendor != vendor:
-        return 0
-    model = kind.model.lower()
-    fits = (
-        (not selection.type_in or any(word.lower() in model for word in selection.type_in))
-        and not any(word.lower() in model for word in selection.type_out)
-        and (selection.mode is None or kind.mode in selection.mode)
-    )
-    wrong_mode = Rule.MODE_OF_NODE in rules and selection.mode is not None and kind.mode not in selection.mode
-    # HAMi adds the request to a card's score only where the model is exactly the vendor word.
-    scored = request_scored or kind.model == vendor
-    verdict = NUMBERS["OF_FAMILY"]
-    if fits:
-        verdict |= NUMBERS["ELIGIBLE"]
-    if wrong_mode:
-        verdict |= NUMBERS["WRONG_MODE"]
-    if kind.mode == MIG:
-        verdict |= NUMBERS["IS_MIG"]
-    if scored:
-        verdict |= NUMBERS["SCORES_REQUEST"]
-    return verdict
-
-
-def _amounts(need: Need) -> tuple[int, ...]:
-    """What may differ between nodes, in the order of the engine's `Size`."""
-    return need.count, min(need.memory.amount, LARGEST), need.cores, need.parts[0], need.no_class
-
-
-def _measured(verdict: int, size: Need | None) -> int:
-    """A kind's verdict, where the family serves a need on no node of such devices."""
-    if size is not None or not verdict & NUMBERS["OF_FAMILY"]:
-        return verdict
-    return verdict & ~NUMBERS["ELIGIBLE"] | NUMBERS["WRONG_MODE"]
-
-
-def _own_keys(vendor: Vendor, need: Need) -> tuple[SortKey, ...]:
-    """What a family prefers before the card policy does."""
-    near = (SortKey.TAKEN_UP,) if Rule.NEAR in vendor.rules else ()
-    return (*near, SortKey.PULL_UP) if need.pulled else near
-
-
-def _wanted(request: PodRequest, need: Need, container: int, policy: CardPolicy, spread: bool | None) -> Wanted:
-    """A need beside the others of its family in the pod."""
-    counts = [
-        sum(other.count for other in asking.needs if other.vendor == need.vendor) for asking in request.containers
-    ]
-    return Wanted(need=need, of_pod=sum(counts), first=not any(counts[:container]), mutex=policy.mutex, spread=spread)
-
-
-def _by_nibble(keys: Sequence[SortKey]) -> int:
-    return sum(key << 4 * place for place, key in enumerate(keys))
-
-
-def _rules(selection: Selection, vendor: Vendor, need: Need, policy: CardPolicy) -> int:
-    rules = vendor.rules
-    special = need.slots != 1 or any(need.parts) or need.full_cores or need.no_class or need.no_qos
-    chosen = {
-        "BY_PERCENT": isinstance(need.memory, Percent),
-        "NUMA_BIND": selection.numa_bind,
-        "ONLY_CHOSEN": bool(selection.uuid_in),
-        "MUTEX": policy.mutex or Rule.SHARED not in rules,
-        "LINKED": policy.linked,
-        "JOINED": selection.link_bind,
-        "BY_LOSS": policy.by_loss,
-        "MARKED": bool(selection.uuid_in or selection.uuid_out),
-        "FULL_IS_EXCLUSIVE": Rule.FULL_CORES_IS_EXCLUSIVE in rules,
-        "CORES_AS_ASKED": Rule.CORES_AS_ASKED in rules,
-        "CORES_OF_DEVICE": Rule.CORES_OF_DEVICE in rules,
-        "CLOSELY": bool(special or vendor.choose or vendor.measure)
-        or Rule.CORES_AS_ASKED in rules
-        or Rule.CORES_OF_DEVICE in rules,
-        "GROUPED": vendor.choose is not None and not need.apart,
-        "MAY_BE_UNKNOWN": Rule.MEMORY_MAY_BE_UNKNOWN in rules,
-    }
-    return sum(NUMBERS[name] for name, holds in chosen.items() if holds)
 
 
 def _doubled(column: "array[Any]", least: int) -> "array[Any]":
