@@ -122,10 +122,13 @@ bool account_charge(struct region *region, int device, uint64_t bytes, enum acco
         return false;
     if (try_charge(region, device, bytes, cap))
         return true;
-    if (region_reap(region, false) > 0 && try_charge(region, device, bytes, cap))
-        return true;
+    region_reap(region, false); /* nothing to sweep is no answer: another thread may just have swept it */
+    return try_charge(region, device, bytes, cap);
+}
+
+void account_refuse(struct region *region, int device)
+{
     __atomic_add_fetch(&device_of(region, device)->refused, 1, __ATOMIC_RELAXED);
-    return false;
 }
 
 void account_refund(struct region *region, int device, uint64_t bytes)

@@ -26,6 +26,8 @@ enum account_cap {
 /* Reserves `bytes` for this process. False: they do not fit under the limit (and dead processes held none of it).
  * With ACCOUNT_COUNT they are counted whatever the limit says: the cap is somebody else's business. */
 bool account_charge(struct region *region, int device, uint64_t bytes, enum account_cap cap);
+/* Notes that a program was refused, for monitors. */
+void account_refuse(struct region *region, int device);
 void account_refund(struct region *region, int device, uint64_t bytes);
 /* What all processes have reserved, bytes. */
 uint64_t account_total(const struct region *region, int device);

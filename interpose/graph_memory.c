@@ -216,8 +216,9 @@ static bool reserve(const struct live *entry)
             return true;
         }
         if (!process_reclaim(device)) /* which takes away what this device keeps idle, too: then more is needed */
-            return false;
+            break;
     }
+    account_refuse(&process.region, device);
     return false;
 }
 

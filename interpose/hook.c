@@ -8,6 +8,7 @@
 
 #include "genuine.h"
 #include "log.h"
+#include "prim.h"
 
 struct driver real;
 __thread int hook_inside __attribute__((tls_model("initial-exec")));
@@ -213,10 +214,17 @@ static void bind_handle(enum hook_library library, void *handle)
     __atomic_store_n(&bound[library], true, __ATOMIC_RELEASE);
 }
 
+static void after_fork(void)
+{
+    pthread_mutex_init(&binding, NULL);
+}
+
 static bool bind_path(enum hook_library library, const char *path, int flags)
 {
     if (!genuine_usable())
         return false;
+    static bool forks_known;
+    prim_after_fork(&forks_known, after_fork);
     hook_inside++; /* constructors of the driver look up symbols */
     void *handle = genuine.dlopen(path, RTLD_LAZY | flags);
     hook_inside--;

@@ -216,8 +216,10 @@ static CUresult allocate(const struct request *r, struct pool *pool, CUresult (*
 {
     refresh_entry(pool);
     uint64_t before = pool->counted;
-    if (!reserve_growth(pool, r->bytes))
+    if (!reserve_growth(pool, r->bytes)) {
+        account_refuse(&process.region, pool->device);
         return CUDA_ERROR_OUT_OF_MEMORY;
+    }
     CUresult rc = forward(r);
     bool settled = settle_growth(pool);
     if (pool->mute && rc != CUDA_SUCCESS)
@@ -229,6 +231,7 @@ static CUresult allocate(const struct request *r, struct pool *pool, CUresult (*
         return rc;
     }
     pool_trim(pool->device);
+    account_refuse(&process.region, pool->device);
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 

@@ -159,10 +159,13 @@ int32_t prim_find(const struct prim_process *process, bool *complete)
 extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object)
     __attribute__((weak));
 
-void prim_after_fork(void (*child)(void))
+void prim_after_fork(bool *known, void (*child)(void))
 {
+    if (__atomic_load_n(known, __ATOMIC_ACQUIRE))
+        return;
     if (__register_atfork)
         __register_atfork(NULL, NULL, child, NULL); /* no object to end with: this library is never unloaded */
+    __atomic_store_n(known, true, __ATOMIC_RELEASE);
 }
 
 void prim_lock_init(pthread_mutex_t *mutex)

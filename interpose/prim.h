@@ -36,8 +36,10 @@ bool prim_gone(const struct prim_process *process);
  * `complete` becomes false if /proc could not be searched, so that 0 proves nothing. */
 int32_t prim_find(const struct prim_process *process, bool *complete);
 
-/* Calls `child` in every later fork's child, before fork returns there. */
-void prim_after_fork(void (*child)(void));
+/* Calls `child` in every later fork's child, before fork returns there. Once it is `known` this does nothing; threads that
+ * come first together may each have it called, so `child` must bear that. Who guards something by a lock calls this before
+ * the lock is first taken: a fork meanwhile would leave it held for good. */
+void prim_after_fork(bool *known, void (*child)(void));
 
 /* ---- locks shared between processes: robust, so that the death of a holder is noticed */
 enum prim_lock { PRIM_LOCKED, PRIM_OWNER_DIED, PRIM_TIMED_OUT };

@@ -82,18 +82,20 @@ static void assert_grant(void)
 static bool forked; /* what stands in the tables is the parent's */
 
 /* The child shares neither device memory nor locks with its parent, and must not keep the parent's slot alive. Most
- * children only exec, so the tables are cleared when the first driver call needs them. */
+ * children only exec, so the tables are cleared when the first driver call needs them. What a thread of the parent had
+ * begun to attach is begun anew. */
 static void after_fork(void)
 {
     pthread_mutex_init(&starting, NULL);
+    hook_inside = 0;
     region_forget(&process.region);
     region_check_descriptor(&process.region);
     if (process.region.fd >= 0)
         close(process.region.fd);
     process.region.fd = -1;
-    hook_inside = 0;
-    forked = true;
-    set_phase(PROCESS_ATTACHED);
+    forked = process.phase == PROCESS_READY || forked;
+    if (process.phase == PROCESS_READY)
+        set_phase(PROCESS_ATTACHED);
 }
 
 static void forget_parent(void)
@@ -118,8 +120,6 @@ static void attach(void)
     bool limited = process.config.verdict == CONFIG_LIMITS && open_region();
     if (process.config.verdict == CONFIG_CLOSED)
         log_line(LOG_ERROR, "grant not usable, device memory is refused: %s", process.config.reason);
-    if (limited)
-        prim_after_fork(after_fork);
     if (limited && process.config.granted)
         assert_grant();
     set_phase(limited                                      ? PROCESS_ATTACHED
@@ -132,6 +132,8 @@ enum process_phase process_attach(void)
     int phase = __atomic_load_n(&process.phase, __ATOMIC_ACQUIRE);
     if (phase != PROCESS_NEW)
         return (enum process_phase)phase;
+    static bool forks_known;
+    prim_after_fork(&forks_known, after_fork);
     pthread_mutex_lock(&starting);
     if (process.phase == PROCESS_NEW)
         attach();
@@ -367,8 +369,13 @@ struct account_view process_view(int device, const struct account_view *driver)
 
 static bool charge(const struct target *target, uint64_t bytes, enum account_cap cap)
 {
-    return account_charge(&process.region, target->device, bytes, cap) ||
-           (process_reclaim(target->device) && account_charge(&process.region, target->device, bytes, cap));
+    if (account_charge(&process.region, target->device, bytes, cap))
+        return true;
+    process_reclaim(target->device); /* finding nothing is no answer here either */
+    if (account_charge(&process.region, target->device, bytes, cap))
+        return true;
+    account_refuse(&process.region, target->device);
+    return false;
 }
 
 bool target_charge(const struct target *target, uint64_t bytes)

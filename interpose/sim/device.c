@@ -61,10 +61,9 @@ SIM_API CUresult cuInit(unsigned int flags)
         return CUDA_ERROR_INVALID_VALUE;
     if (!state_map())
         return CUDA_ERROR_NO_DEVICE;
-    static bool watched;
+    static bool forks_known;
+    state_after_fork(&forks_known, fresh_lock_in_child);
     pthread_mutex_lock(&local);
-    if (!watched)
-        watched = pthread_atfork(NULL, NULL, fresh_lock_in_child) == 0;
     if (ready_generation != state_generation()) {
         device_count = visible_to_cuda(devices);
         for (int i = 0; i < device_count; i++)

@@ -6,9 +6,13 @@
 static pthread_mutex_t lists = PTHREAD_MUTEX_INITIALIZER;
 static struct object *ended[OBJECT_KINDS_END - OBJECT_CONTEXT];
 
+static void fresh_lock_in_child(void) { pthread_mutex_init(&lists, NULL); }
+
 void *object_new(size_t size, enum object_kind kind)
 {
+    static bool forks_known;
     struct object **list = &ended[kind - OBJECT_CONTEXT];
+    state_after_fork(&forks_known, fresh_lock_in_child);
     pthread_mutex_lock(&lists);
     struct object *object = *list;
     if (object)

@@ -114,7 +114,6 @@ static bool open_state(void)
             goto refuse;
         }
         sim = state;
-        pthread_atfork(NULL, NULL, after_fork_in_child);
     }
     state_fd = fd;
     state_file = info;
@@ -124,10 +123,18 @@ refuse:
     return false;
 }
 
+void state_after_fork(bool *known, void (*child)(void))
+{
+    if (!__atomic_load_n(known, __ATOMIC_ACQUIRE) && pthread_atfork(NULL, NULL, child) == 0)
+        __atomic_store_n(known, true, __ATOMIC_RELEASE);
+}
+
 bool state_map(void)
 {
+    static bool forks_known;
     if (__atomic_load_n(&mapped, __ATOMIC_ACQUIRE))
         return true;
+    state_after_fork(&forks_known, after_fork_in_child);
     pthread_mutex_lock(&attach_lock);
     if (!mapped && open_state())
         __atomic_store_n(&mapped, true, __ATOMIC_RELEASE);

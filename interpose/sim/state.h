@@ -58,6 +58,10 @@ void state_unlock(void);
 /* This process's slot, claimed at the first call in this process (and again in a forked child). -1: table full. */
 int state_attach(void);
 
+/* Calls `child` in every later fork's child. Once it is `known` this does nothing. Called before a lock of this process is
+ * first taken, which a fork meanwhile would leave held; threads that come first together may each have it called. */
+void state_after_fork(bool *known, void (*child)(void));
+
 /* A number that a forked child sees changed: what its parent made is not its own. */
 unsigned state_generation(void);
 
