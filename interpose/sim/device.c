@@ -4,6 +4,7 @@
 
 #include "cuda_sim.h"
 #include "mig.h"
+#include "mps.h"
 #include "timeline.h"
 #include "visible.h"
 
@@ -228,7 +229,7 @@ static int attribute_of(int device, int attribute)
     case CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE: return (int)described->memory_clock_mhz * 1000;
     case CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH: return (int)described->bus_width;
     case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID: return (int)described->pci_bus;
-    case CU_DEVICE_ATTRIBUTE_MPS_ENABLED: return (int)described->side_by_side;
+    case CU_DEVICE_ATTRIBUTE_MPS_ENABLED: return mps_in_use(device);
     case CU_DEVICE_ATTRIBUTE_CLUSTER_LAUNCH: return described->capability_major >= 9;
     case 134 /* NUMA node of the host side */: return described->numa;
     default: break;

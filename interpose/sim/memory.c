@@ -6,6 +6,7 @@
 #include "arena.h"
 #include "graph_memory.h"
 #include "cgroup.h"
+#include "mps.h"
 #include "pool.h"
 
 #define ROUND 512u
@@ -133,7 +134,8 @@ SIM_API CUresult cuMemFree(CUdeviceptr_v1 address)
     return address ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
-/* As the driver: without a current context there is no answer; either pointer may be missing. */
+/* As the driver: without a current context there is no answer; either pointer may be missing. What MPS leaves a client is
+ * shown as free, beside the whole device as total. */
 SIM_API CUresult cuMemGetInfo_v2(size_t *free_out, size_t *total_out)
 {
     ENTER();
@@ -144,8 +146,9 @@ SIM_API CUresult cuMemGetInfo_v2(size_t *free_out, size_t *total_out)
         return CUDA_ERROR_INVALID_VALUE;
     u64 total = sim->devices[context->device].memory_bytes, used = ledger_used(context->device);
     cgroup_view(context->device, &total, &used);
+    u64 pinned = mps_room_left(context->device), left = total - used;
     if (free_out)
-        *free_out = total - used;
+        *free_out = pinned < left ? pinned : left;
     if (total_out)
         *total_out = total;
     return CUDA_SUCCESS;

@@ -4,8 +4,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "mps.h"
 #include "nvml_sim.h"
 #include "timeline.h"
+
+/* Kinds of programs; nothing here draws. */
+enum mode { MODE_COMPUTE, MODE_GRAPHICS, MODE_MPS, MODE_ALL };
 
 struct user {
     unsigned pid;
@@ -14,9 +18,9 @@ struct user {
     int unit;
 };
 
-/* Live processes with a context on `unit` that are visible from here, appended to the `count` in `out`. Returns how many
- * these are then. With the lock held. */
-static unsigned users(int unit, struct user *out, unsigned count)
+/* Live processes of a mode with a context on `unit` that are visible from here, appended to the `count` in `out`. Returns
+ * how many these are then. With the lock held. */
+static unsigned users(int unit, enum mode mode, struct user *out, unsigned count)
 {
     for (int p = 0; p < (int)sim->process_high; p++) {
         const struct sim_process *process = &sim->processes[p];
@@ -24,6 +28,8 @@ static unsigned users(int unit, struct user *out, unsigned count)
         for (int k = 0; k < SIM_KINDS; k++)
             memory += process->memory[unit * SIM_KINDS + k];
         if (!process->live || (!memory && !process->contexts[unit]) || count == SIM_PROCESSES)
+            continue;
+        if (mode != MODE_ALL && mode != (mps_holds(process, unit) ? MODE_MPS : MODE_COMPUTE))
             continue;
         int pid = state_pid(p);
         if (pid > 0)
@@ -33,15 +39,15 @@ static unsigned users(int unit, struct user *out, unsigned count)
 }
 
 /* Those of a unit; of a device, also those on its instances. */
-static unsigned list(int unit, struct user *out)
+static unsigned list(int unit, enum mode mode, struct user *out)
 {
     int instances[SIM_INSTANCES];
     state_reap();
     state_lock();
-    unsigned count = users(unit, out, 0);
+    unsigned count = users(unit, mode, out, 0);
     int all = unit_is_instance(unit) ? 0 : unit_instances(unit, instances);
     for (int i = 0; i < all; i++)
-        count = users(instances[i], out, count);
+        count = users(instances[i], mode, out, count);
     state_unlock();
     return count;
 }
@@ -62,22 +68,22 @@ static unsigned instance_id(const struct user *user)
     return unit_is_instance(user->unit) ? sim->instances[user->unit - SIM_DEVICES].id : NO_INSTANCE;
 }
 
-#define LIST_V1(name, present)                                                                                         \
+#define LIST_V1(name, mode)                                                                                            \
     SIM_API nvmlReturn_t name(nvmlDevice_t handle, unsigned int *count, nvmlProcessInfo_v1_t *out)                     \
     {                                                                                                                  \
         ENTER_UNIT(handle);                                                                                            \
         struct user found[SIM_PROCESSES];                                                                              \
-        nvmlReturn_t rc = nvml_room(count, present ? list(unit, found) : 0, out);                                      \
+        nvmlReturn_t rc = nvml_room(count, list(unit, mode, found), out);                                              \
         for (unsigned i = 0; rc == NVML_SUCCESS && i < *count; i++)                                                    \
             out[i] = (nvmlProcessInfo_v1_t){.pid = found[i].pid, .usedGpuMemory = found[i].memory};                    \
         return rc;                                                                                                     \
     }
-#define LIST_V2(name, present)                                                                                         \
+#define LIST_V2(name, mode)                                                                                            \
     SIM_API nvmlReturn_t name(nvmlDevice_t handle, unsigned int *count, nvmlProcessInfo_v2_t *out)                     \
     {                                                                                                                  \
         ENTER_UNIT(handle);                                                                                            \
         struct user found[SIM_PROCESSES];                                                                              \
-        nvmlReturn_t rc = nvml_room(count, present ? list(unit, found) : 0, out);                                      \
+        nvmlReturn_t rc = nvml_room(count, list(unit, mode, found), out);                                              \
         for (unsigned i = 0; rc == NVML_SUCCESS && i < *count; i++)                                                    \
             out[i] = (nvmlProcessInfo_v2_t){.pid = found[i].pid,                                                       \
                                             .usedGpuMemory = found[i].memory,                                          \
@@ -86,18 +92,16 @@ static unsigned instance_id(const struct user *user)
                                                 unit_is_instance(found[i].unit) ? 0 : NO_INSTANCE};                    \
         return rc;                                                                                                     \
     }
-/* Processes of a device shared side by side are listed as MPS clients, as the driver does; nothing here draws. */
-#define COMPUTE !sim->devices[unit].side_by_side
-#define MPS sim->devices[unit].side_by_side
-LIST_V1(nvmlDeviceGetComputeRunningProcesses, COMPUTE)
-LIST_V2(nvmlDeviceGetComputeRunningProcesses_v2, COMPUTE)
-LIST_V2(nvmlDeviceGetComputeRunningProcesses_v3, COMPUTE)
-LIST_V1(nvmlDeviceGetMPSComputeRunningProcesses, MPS)
-LIST_V2(nvmlDeviceGetMPSComputeRunningProcesses_v2, MPS)
-LIST_V2(nvmlDeviceGetMPSComputeRunningProcesses_v3, MPS)
-LIST_V1(nvmlDeviceGetGraphicsRunningProcesses, false)
-LIST_V2(nvmlDeviceGetGraphicsRunningProcesses_v2, false)
-LIST_V2(nvmlDeviceGetGraphicsRunningProcesses_v3, false)
+/* Clients of MPS are listed apart, as the driver does. */
+LIST_V1(nvmlDeviceGetComputeRunningProcesses, MODE_COMPUTE)
+LIST_V2(nvmlDeviceGetComputeRunningProcesses_v2, MODE_COMPUTE)
+LIST_V2(nvmlDeviceGetComputeRunningProcesses_v3, MODE_COMPUTE)
+LIST_V1(nvmlDeviceGetMPSComputeRunningProcesses, MODE_MPS)
+LIST_V2(nvmlDeviceGetMPSComputeRunningProcesses_v2, MODE_MPS)
+LIST_V2(nvmlDeviceGetMPSComputeRunningProcesses_v3, MODE_MPS)
+LIST_V1(nvmlDeviceGetGraphicsRunningProcesses, MODE_GRAPHICS)
+LIST_V2(nvmlDeviceGetGraphicsRunningProcesses_v2, MODE_GRAPHICS)
+LIST_V2(nvmlDeviceGetGraphicsRunningProcesses_v3, MODE_GRAPHICS)
 
 SIM_API nvmlReturn_t nvmlSystemGetProcessName(unsigned int pid, char *out, unsigned int length)
 {
@@ -140,7 +144,7 @@ static unsigned shares(int device, unsigned long long last_seen_us, struct share
     timeline_settle(device);
     u64 now = sim->timelines[device].clock_ns;
     u64 since = asked > 0 && (u64)asked < now ? (u64)asked : now > 1000000000u ? now - 1000000000u : 0;
-    unsigned all = users(device, found, 0);
+    unsigned all = users(device, MODE_ALL, found, 0);
     for (unsigned i = 0; i < all; i++)
         if (found[i].queue >= 0)
             out[kept++] = (struct share){.pid = found[i].pid,
@@ -183,8 +187,6 @@ SIM_API nvmlReturn_t nvmlDeviceGetProcessesUtilizationInfo(nvmlDevice_t handle, 
     return rc;
 }
 
-enum mode { MODE_COMPUTE, MODE_GRAPHICS, MODE_MPS, MODE_ALL };
-
 SIM_API nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t handle, nvmlProcessDetailList_t *out)
 {
     ENTER_UNIT(handle);
@@ -193,9 +195,8 @@ SIM_API nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t handle, 
     if (out->version != nvmlProcessDetailList_v1)
         return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
     struct user found[SIM_PROCESSES];
-    bool asked = out->mode == MODE_ALL ||
-                 out->mode == (sim->devices[unit].side_by_side ? MODE_MPS : MODE_COMPUTE);
-    nvmlReturn_t rc = nvml_room(&out->numProcArrayEntries, asked ? list(unit, found) : 0, out->procArray);
+    unsigned have = list(unit, (enum mode)out->mode, found);
+    nvmlReturn_t rc = nvml_room(&out->numProcArrayEntries, have, out->procArray);
     for (unsigned i = 0; rc == NVML_SUCCESS && i < out->numProcArrayEntries; i++)
         out->procArray[i] = (nvmlProcessDetail_v1_t){
             .pid = found[i].pid,
@@ -210,7 +211,7 @@ SIM_API nvmlReturn_t nvmlDeviceGetAccountingPids(nvmlDevice_t handle, unsigned i
 {
     ENTER_DEVICE(handle);
     struct user found[SIM_PROCESSES];
-    nvmlReturn_t rc = nvml_room(count, list(device, found), pids);
+    nvmlReturn_t rc = nvml_room(count, list(device, MODE_ALL, found), pids);
     for (unsigned i = 0; rc == NVML_SUCCESS && i < *count; i++)
         pids[i] = found[i].pid;
     return rc;
@@ -220,7 +221,7 @@ SIM_API nvmlReturn_t nvmlDeviceGetAccountingStats(nvmlDevice_t handle, unsigned 
 {
     ENTER_DEVICE(handle);
     struct user found[SIM_PROCESSES];
-    unsigned have = list(device, found);
+    unsigned have = list(device, MODE_ALL, found);
     if (!out)
         return NVML_ERROR_INVALID_ARGUMENT;
     for (unsigned i = 0; i < have; i++)

@@ -21,6 +21,7 @@
 
 #include "cgroup.h"
 #include "mig.h"
+#include "mps.h"
 #include "timeline.h"
 
 struct sim_state *sim;
@@ -227,7 +228,7 @@ void state_reap(void)
 }
 
 /* Claim a slot: its byte lock first, so that no reaper can take a claimed row for a dead one. With the lock held. */
-static int claim(const u64 *groups)
+static int claim(const u64 *groups, const struct mps_terms *terms)
 {
     for (int p = 0; p < SIM_PROCESSES; p++) {
         struct sim_process *process = &sim->processes[p];
@@ -242,7 +243,9 @@ static int claim(const u64 *groups)
         process->started_ns = state_now();
         prctl(PR_GET_NAME, process->name);
         memcpy(process->groups, groups, sizeof process->groups);
-        process->sm_ppm = timeline_sm_ppm();
+        process->sm_ppm = terms->sm_ppm;
+        process->mps_client = terms->client;
+        memcpy(process->pinned, terms->pinned, sizeof process->pinned);
         process->live = 1;
         if (sim->process_high <= (u64)p)
             sim->process_high = (u64)p + 1;
@@ -259,9 +262,11 @@ int state_attach(void)
     pthread_mutex_lock(&attach_lock);
     if (own_slot < 0) {
         u64 groups[SIM_CGROUP_DEPTH];
+        struct mps_terms terms;
         cgroup_find(groups);
+        mps_find(&terms);
         state_lock();
-        slot = claim(groups);
+        slot = claim(groups, &terms);
         state_unlock();
         __atomic_store_n(&own_slot, slot, __ATOMIC_RELEASE);
     }
@@ -275,8 +280,10 @@ unsigned state_generation(void) { return generation; }
 /* Bytes that a process may still take of a unit. With the lock held. */
 static u64 room_for(int slot, int device, enum sim_kind kind)
 {
+    const struct sim_process *process = &sim->processes[slot];
     u64 room = sim->devices[device].memory_bytes - sim->used[device];
-    u64 allowed = cgroup_room(sim->processes[slot].groups, device, kind);
+    u64 of_group = cgroup_room(process->groups, device, kind), of_client = mps_room(process, device, kind);
+    u64 allowed = of_group < of_client ? of_group : of_client;
     return allowed < room ? allowed : room;
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "mig.h"
+#include "mps.h"
 
 #define HORIZON_NS 100000000u /* longest sleep before looking again: a neighbour may have died meanwhile */
 #define CHECK_NS 10000000u    /* how often neighbours with pending work are checked for life */
@@ -146,7 +147,7 @@ static u64 cap_of(const struct sim_queue *queue) { return sim->processes[queue->
  */
 static void share_out(const struct sim_timeline *line, const u64 *left, struct pace *pace)
 {
-    u64 room = SIM_ALL_PPM, open = 0;
+    u64 room = MPS_ALL_PPM, open = 0;
     for (u32 i = 0; i < line->member_count; i++) {
         pace[i] = (struct pace){0, 1};
         open += left[i] > 0;
@@ -156,9 +157,9 @@ static void share_out(const struct sim_timeline *line, const u64 *left, struct p
         again = false;
         for (u32 i = 0; i < line->member_count; i++) {
             u64 cap = cap_of(&sim->queues[line->members[i]]);
-            if (!left[i] || pace[i].work || cap >= SIM_ALL_PPM || cap > level)
+            if (!left[i] || pace[i].work || cap >= MPS_ALL_PPM || cap > level)
                 continue;
-            pace[i] = (struct pace){cap, SIM_ALL_PPM};
+            pace[i] = (struct pace){cap, MPS_ALL_PPM};
             room -= cap;
             open--;
             again = true;
@@ -166,7 +167,7 @@ static void share_out(const struct sim_timeline *line, const u64 *left, struct p
     }
     for (u32 i = 0; i < line->member_count; i++)
         if (left[i] && !pace[i].work)
-            pace[i] = (struct pace){room, SIM_ALL_PPM * open};
+            pace[i] = (struct pace){room, MPS_ALL_PPM * open};
 }
 
 /* How long until the first member has done what it has left; `most` if none does within that. */
@@ -203,22 +204,13 @@ static void settle_side_by_side(struct sim_timeline *line, u64 now)
     }
 }
 
-u64 timeline_sm_ppm(void)
-{
-    const char *text = getenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
-    double percent = text ? strtod(text, NULL) : 100;
-    if (!(percent > 0 && percent < 100))
-        return SIM_ALL_PPM;
-    return percent < 1e-4 ? 1 : (u64)(percent * SIM_ALL_PPM / 100);
-}
-
 u32 timeline_sm_count(int device)
 {
     const struct sim_device *described = &sim->devices[device];
     int slot = described->side_by_side ? state_attach() : -1;
-    u64 ppm = slot < 0 ? SIM_ALL_PPM : sim->processes[slot].sm_ppm;
-    u32 count = (u32)scale(described->sm_count, ppm, SIM_ALL_PPM);
-    if (ppm == SIM_ALL_PPM || count < 2)
+    u64 ppm = slot < 0 ? MPS_ALL_PPM : sim->processes[slot].sm_ppm;
+    u32 count = (u32)scale(described->sm_count, ppm, MPS_ALL_PPM);
+    if (ppm == MPS_ALL_PPM || count < 2)
         return count > 0 ? count : 1;
     return count & ~1u; /* they are given in pairs */
 }

@@ -9,11 +9,6 @@
 
 #include "state.h"
 
-/* Part of the multiprocessors that this process may use side by side, by its active thread percentage in the
- * environment; SIM_ALL_PPM where it names none between 0 and 100. */
-#define SIM_ALL_PPM 1000000u
-u64 timeline_sm_ppm(void);
-
 /* Multiprocessors of `device` as this process sees them. */
 u32 timeline_sm_count(int device);
 

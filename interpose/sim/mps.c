@@ -1,0 +1,122 @@
+/* Clients of MPS: their terms, read strictly, and what these leave them. */
+#include "mps.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "visible.h"
+
+/* Where a machine plays a daemon, it leaves this file among its pipes. A process that names no directory has the default
+ * one, where there is always a daemon on a machine whose devices work side by side. */
+static bool finds_daemon(void)
+{
+    const char *pipes = getenv("CUDA_MPS_PIPE_DIRECTORY");
+    char path[4096];
+    if (!pipes || !*pipes)
+        return true;
+    int length = snprintf(path, sizeof path, "%s/simulated", pipes);
+    return length > 0 && (size_t)length < sizeof path && access(path, F_OK) == 0;
+}
+
+static u64 thread_ppm(void)
+{
+    const char *text = getenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
+    double percent = text ? strtod(text, NULL) : 100;
+    if (!(percent > 0 && percent < 100))
+        return MPS_ALL_PPM;
+    return percent < 1e-4 ? 1 : (u64)(percent * MPS_ALL_PPM / 100);
+}
+
+/* Digits at `*at`, which moves behind them. False: there are none, or the number is too large. */
+static bool read_number(const char **at, u64 most, u64 *number)
+{
+    const char *first = *at;
+    for (*number = 0; isdigit((unsigned char)**at); (*at)++) {
+        *number = *number * 10 + (u64)(**at - '0');
+        if (*number > most)
+            return false;
+    }
+    return *at > first;
+}
+
+/* `3000M`: a whole number and its unit, which may be written with a B. */
+static bool read_bytes(const char **at, u64 *bytes)
+{
+    static const char units[] = "KMG";
+    u64 amount;
+    if (!read_number(at, 1ull << 32, &amount) || !amount)
+        return false;
+    const char *unit = **at ? strchr(units, **at) : NULL;
+    if (!unit)
+        return false;
+    *at += (*at)[1] == 'B' ? 2 : 1;
+    *bytes = amount << 10 * (unit - units + 1);
+    return true;
+}
+
+/* `0=3000M,1=2G`, by CUDA's ordinals. False where any of it cannot be meant; a device that the process does not see is
+ * among that, and so takes the limits from all others. */
+static bool read_pinned(const char *text, const int *units, int count, u64 *pinned)
+{
+    for (;; text++) {
+        u64 ordinal, bytes;
+        if (!read_number(&text, SIM_UNITS, &ordinal) || *text++ != '=' || !read_bytes(&text, &bytes))
+            return false;
+        if (ordinal >= (u64)count || pinned[units[ordinal]])
+            return false;
+        pinned[units[ordinal]] = bytes;
+        if (*text != ',')
+            return !*text;
+    }
+}
+
+void mps_find(struct mps_terms *terms)
+{
+    int units[SIM_DEVICES];
+    const char *text = getenv("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT");
+    memset(terms, 0, sizeof *terms);
+    terms->sm_ppm = MPS_ALL_PPM;
+    terms->client = finds_daemon();
+    if (!terms->client)
+        return;
+    terms->sm_ppm = thread_ppm();
+    if (text && *text && !read_pinned(text, units, visible_to_cuda(units), terms->pinned))
+        memset(terms->pinned, 0, sizeof terms->pinned);
+}
+
+bool mps_holds(const struct sim_process *process, int unit)
+{
+    return sim->devices[unit].side_by_side && process->mps_client;
+}
+
+u64 mps_room(const struct sim_process *process, int unit, enum sim_kind kind)
+{
+    u64 limit = mps_holds(process, unit) ? process->pinned[unit] : 0, held = 0;
+    if (!limit || kind == KIND_MANAGED)
+        return UINT64_MAX;
+    for (int k = 0; k < SIM_KINDS; k++)
+        if (k != KIND_MANAGED)
+            held += process->memory[unit * SIM_KINDS + k];
+    return held < limit ? limit - held : 0;
+}
+
+u64 mps_room_left(int unit)
+{
+    int slot = state_attach();
+    if (slot < 0)
+        return UINT64_MAX;
+    state_lock();
+    u64 room = mps_room(&sim->processes[slot], unit, KIND_LINEAR);
+    state_unlock();
+    return room;
+}
+
+/* A process's terms never change, so its own are read without the lock. */
+bool mps_in_use(int unit)
+{
+    int slot = sim->devices[unit].side_by_side ? state_attach() : -1;
+    return slot >= 0 && mps_holds(&sim->processes[slot], unit);
+}
