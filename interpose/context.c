@@ -48,6 +48,37 @@ struct context_place context_place(void)
     return place;
 }
 
+/* The null stream and the two special handles are the current context's. */
+static bool may_be_elsewhere(const struct context_place *place, CUstream stream)
+{
+    return (process.device_count > 1 || place->driver < 0) && (uintptr_t)stream > (uintptr_t)CU_STREAM_PER_THREAD;
+}
+
+struct context_visit context_visit(CUstream stream, bool per_thread)
+{
+    struct context_visit visit = {.place = context_place()};
+    CUcontext context = NULL;
+    if (!may_be_elsewhere(&visit.place, stream) || !real.cuCtxPushCurrent_v2 || !real.cuCtxPopCurrent_v2)
+        return visit;
+    if (per_thread && real.cuStreamGetCtx_ptsz)
+        FORWARD(cuStreamGetCtx_ptsz(stream, &context));
+    else if (real.cuStreamGetCtx)
+        FORWARD(cuStreamGetCtx(stream, &context));
+    if (!context || (uint64_t)(uintptr_t)context == visit.place.context)
+        return visit;
+    visit.entered = FORWARD(cuCtxPushCurrent_v2(context)) == CUDA_SUCCESS;
+    if (visit.entered)
+        visit.place = context_place();
+    return visit;
+}
+
+void context_leave(const struct context_visit *visit)
+{
+    CUcontext context;
+    if (visit->entered)
+        FORWARD(cuCtxPopCurrent_v2(&context));
+}
+
 void context_forget(void)
 {
     __atomic_add_fetch(&generation, 1, __ATOMIC_RELEASE);

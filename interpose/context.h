@@ -2,6 +2,7 @@
 #ifndef HAMI_CONTEXT_H
 #define HAMI_CONTEXT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "hook.h"
@@ -14,6 +15,15 @@ struct context_place {
 
 /* Of the calling thread. One driver call while the context stays the same. For a process that is ready. */
 struct context_place context_place(void);
+
+/* What goes to a stream happens where the stream is, whatever context is current. Makes the stream's context the current
+ * one until context_leave, if it may be on another device. */
+struct context_visit {
+    struct context_place place;
+    bool entered;
+};
+struct context_visit context_visit(CUstream stream, bool per_thread);
+void context_leave(const struct context_visit *visit);
 /* Forgets the contexts, in the child of a fork. */
 void context_forget(void);
 

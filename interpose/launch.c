@@ -142,22 +142,30 @@ static void wait_for_turn(struct region_device *device, struct cost *cost)
         __atomic_add_fetch(&device->waited_ns, now - begun, __ATOMIC_RELAXED);
 }
 
-__attribute__((noinline)) static struct launch limited(const struct work *work)
+/* In the context of the stream. */
+static struct launch limited_at(const struct context_place *place, const struct work *work)
 {
     struct launch launch = {.device = -1};
-    struct context_place place = context_place();
-    if (place.device < 0 || process.enforcer[place.device] == ENFORCED_BY_MPS)
+    if (place->device < 0 || process.enforcer[place->device] == ENFORCED_BY_MPS)
         return launch;
-    struct region_device *device = &process.region.ext->devices[place.device];
+    struct region_device *device = &process.region.ext->devices[place->device];
     if (limit_of(device) == 0 || captured(work))
         return launch;
     struct cost *cost = work->graph ? cost_of_graph(work->graph)
                                     : cost_of_kernel(work->function, work->blocks, work->threads, work->shared_bytes);
     wait_for_turn(device, cost);
-    launch.device = place.device;
+    launch.device = place->device;
     launch.charged = cost_estimate(cost);
     throttle_charge(device, (int64_t)launch.charged);
-    launch.sample = cost_begin(cost, place.context, work->stream, work->per_thread);
+    launch.sample = cost_begin(cost, place->context, work->stream, work->per_thread);
+    return launch;
+}
+
+__attribute__((noinline)) static struct launch limited(const struct work *work)
+{
+    struct context_visit visit = context_visit(work->stream, work->per_thread);
+    struct launch launch = limited_at(&visit.place, work);
+    context_leave(&visit);
     return launch;
 }
 
@@ -184,8 +192,11 @@ CUresult launch_end(const struct launch *launch, const struct work *work, CUresu
     struct region_device *device = &process.region.ext->devices[launch->device];
     if (answer != CUDA_SUCCESS)
         throttle_charge(device, -(int64_t)launch->charged);
-    if (launch->sample)
+    if (launch->sample) {
+        struct context_visit visit = context_visit(work->stream, work->per_thread);
         cost_end(launch->sample, answer, work->stream, work->per_thread, launch->device, launch->charged);
+        context_leave(&visit);
+    }
     return answer;
 }
 
@@ -295,20 +306,6 @@ CUresult cuLaunchGridAsync(CUfunction f, int width, int height, CUstream stream)
 
 /* ---- one kernel on several devices: each charges its own, which is the device of its stream's context */
 
-static bool enter_context_of(CUstream stream)
-{
-    CUcontext context;
-    return real.cuStreamGetCtx && real.cuCtxPushCurrent_v2 && real.cuCtxPopCurrent_v2 &&
-           FORWARD(cuStreamGetCtx(stream, &context)) == CUDA_SUCCESS &&
-           FORWARD(cuCtxPushCurrent_v2(context)) == CUDA_SUCCESS;
-}
-
-static void leave_context(void)
-{
-    CUcontext context;
-    FORWARD(cuCtxPopCurrent_v2(&context));
-}
-
 CUresult cuLaunchCooperativeKernelMultiDevice(CUDA_LAUNCH_PARAMS *launches, unsigned int count, unsigned int flags)
 {
     NEED_CUDA(cuLaunchCooperativeKernelMultiDevice);
@@ -322,17 +319,10 @@ CUresult cuLaunchCooperativeKernelMultiDevice(CUDA_LAUNCH_PARAMS *launches, unsi
                                 .threads = volume(p->blockDimX, p->blockDimY, p->blockDimZ),
                                 .shared_bytes = p->sharedMemBytes,
                                 .stream = p->hStream};
-        launch[i].device = -1;
-        if (enter_context_of(p->hStream)) {
-            launch[i] = launch_begin(&work[i]);
-            leave_context();
-        }
+        launch[i] = launch_begin(&work[i]);
     }
     CUresult rc = FORWARD(cuLaunchCooperativeKernelMultiDevice(launches, count, flags));
     for (unsigned int i = 0; i < counted; i++)
-        if (launch[i].device >= 0 && enter_context_of(work[i].stream)) {
-            launch_end(&launch[i], &work[i], rc);
-            leave_context();
-        }
+        launch_end(&launch[i], &work[i], rc);
     return rc;
 }

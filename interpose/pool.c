@@ -249,9 +249,9 @@ static void name_at_last(struct pool *pool)
 static struct pool *current_pool(int device)
 {
     CUmemoryPool handle = NULL;
-    CUdevice driver = context_place().driver;
-    if (driver < 0)
-        driver = process_driver_device(device);
+    CUdevice driver = process_driver_device(device);
+    if (driver < 0) /* one that was only supposed to be it */
+        driver = context_place().driver;
     if (!real.cuDeviceGetMemPool || FORWARD(cuDeviceGetMemPool(&handle, driver)) != CUDA_SUCCESS || !handle) {
         unnamed[device].device = device;
         return &unnamed[device];
@@ -264,7 +264,7 @@ static struct pool *current_pool(int device)
 
 static CUresult serve(const struct request *r, CUresult (*forward)(const struct request *))
 {
-    struct target target = target_current();
+    struct target target = target_stream(r->stream, r->per_thread);
     if (target.closed)
         return CUDA_ERROR_OUT_OF_MEMORY;
     if (!r->address || target.device < 0 || capturing(r))

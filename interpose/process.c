@@ -328,6 +328,16 @@ struct target target_current(void)
     return target_at(place.device, place.context);
 }
 
+struct target target_stream(CUstream stream, bool per_thread)
+{
+    enum process_phase phase = process_phase();
+    if (phase != PROCESS_READY || hook_inside > 0)
+        return target_nowhere(phase);
+    struct context_visit visit = context_visit(stream, per_thread);
+    context_leave(&visit);
+    return target_at(visit.place.device, visit.place.context);
+}
+
 CUdevice process_driver_device(int device)
 {
     for (int i = 0; i < process.device_count; i++)

@@ -66,6 +66,8 @@ bool process_stopped(CUresult answer);
 
 /* The calling thread's current device. */
 struct target target_current(void);
+/* The stream's, wherever the calling thread is. */
+struct target target_stream(CUstream stream, bool per_thread);
 /* A device by the driver's number. */
 struct target target_device(CUdevice device);
 /* True if `bytes` may be allocated; they are reserved then. */
