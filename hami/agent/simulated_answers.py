@@ -5,56 +5,25 @@ public, or its runtime documents the variable, the container also gets what that
 vendors' own libraries do not exist for a simulated device and are left out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import orjson
 
+from hami.agent.family_answer import Answer, Given, Units, amd_environment
 from hami.alloc.grant import Mount
 from hami.model.claim import Share
 from hami.model.device import HAMI_CORE, Device
-from hami.model.names import DeviceUuid
 from hami.model.vendor import Vendor
 
 TOLD: Final = "HAMI_SIMULATED_DEVICES"
 """`<uuid>,<memory MiB>,<cores>` a device, `;` between them, amounts as in the allocation annotation."""
 VDEV: Final = "/etc/vdev/docker/"
 SHARED_REGION: Final = "/hami-shared-region"
-CONTAINERS: Final = "assigned-containers"
-"""Slices of Enflame cards by container, each with whether it has been handed out."""
 QUEUES: Final = 20
 """Queues of a Hygon card that virtual devices share out."""
 HYGON_UNITS: Final = 120
 """Compute units of a simulated Hygon card: its registration counts percent."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """One container's part of a family's devices."""
-
-    vendor: Vendor
-    shares: tuple[Share, ...]
-    devices: Mapping[DeviceUuid, Device]
-    notes: Mapping[str, str]
-    """The pod's annotations."""
-    folder: str
-    """The container's own directory on this node, for files that it is to see."""
-    units: Mapping[DeviceUuid, Sequence[int]] = field(default_factory=dict)
-    """Which compute units of each device it takes, where its plug-in gives out single ones."""
-
-    @property
-    def indices(self) -> str:
-        return ",".join(str(self.devices[share.uuid].index) for share in self.shares)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """Environment, mounts, and the files behind them, by path on the node."""
-
-    env: Mapping[str, str] = field(default_factory=dict)
-    mounts: tuple[Mount, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def answer(given: Given) -> Answer:
@@ -65,27 +34,14 @@ def answer(given: Given) -> Answer:
     return Answer(env={**own.env, TOLD: told}, mounts=own.mounts, files=own.files)
 
 
-def consumed(vendor: Vendor, notes: Mapping[str, str], container: str, *, last: bool) -> dict[str, str]:
-    """The marks on a pod by which its family's plug-in says that it has taken what stands there for a container; with
-    the `last` of its containers, for the pod."""
-    marks = {key: "true" for key in vendor.dress_keys if last and notes.get(key) == "false"}
-    listed = notes.get(CONTAINERS) if CONTAINERS in vendor.dress_keys else None
-    if listed:
-        entries = orjson.loads(listed)
-        if container in entries:
-            entries[container]["allocated"] = True
-            marks[CONTAINERS] = orjson.dumps(entries).decode()
-    return marks
-
-
-def units(vendor: Vendor, share: Share, device: Device) -> tuple[int, int]:
-    """How many single compute units of a device a share takes, and of how many; zeros where nobody names them."""
+def units(vendor: Vendor, share: Share, device: Device) -> Units:
+    """The compute units of a share, of families whose plug-ins name them."""
     match vendor.config_section:
         case "amd":
-            return share.cores, device.cores
+            return Units(want=share.cores, total=device.cores)
         case "hygon":
-            return HYGON_UNITS * share.cores // 100, HYGON_UNITS
-    return 0, 0
+            return Units(want=HYGON_UNITS * share.cores // 100, total=HYGON_UNITS)
+    return Units()
 
 
 def _ascend(given: Given) -> Answer:
@@ -128,14 +84,7 @@ def _hygon(given: Given) -> Answer:
 
 
 def _amd(given: Given) -> Answer:
-    masks = (f"{i}:{_ranges(given.units.get(share.uuid, ()))}" for i, share in enumerate(given.shares))
-    return Answer(
-        env={
-            "ROCR_VISIBLE_DEVICES": ",".join(share.uuid for share in given.shares),
-            "HSA_CU_MASK": ";".join(masks),
-            "HIP_DEVICE_MEMORY_LIMIT": f"{given.shares[0].memory_mib}m",
-        }
-    )
+    return Answer(env=amd_environment(given))
 
 
 def _neuron(given: Given) -> Answer:
@@ -151,17 +100,6 @@ def _neuron(given: Given) -> Answer:
 
 def _by_index(variable: str) -> Callable[[Given], Answer]:
     return lambda given: Answer(env={variable: given.indices})
-
-
-def _ranges(units: Sequence[int]) -> str:
-    """`0-3,8-11`"""
-    runs: list[list[int]] = []
-    for unit in units:
-        if runs and runs[-1][1] == unit - 1:
-            runs[-1][1] = unit
-        else:
-            runs.append([unit, unit])
-    return ",".join(f"{low}-{high}" for low, high in runs)
 
 
 _OF_SECTION: Final[Mapping[str, Callable[[Given], Answer]]] = {

@@ -4,27 +4,22 @@ They stand in for plug-ins of other makers. So the node does not name them as ou
 the node for them where it does for the real ones, and everything else that a vendor's plug-in does is done here, too.
 """
 
-import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
-from grpclib.const import Status
-from grpclib.exceptions import GRPCError
-from grpclib.server import Stream
 
 from hami.agent import kubelet
 from hami.agent.announce import Announcement, Announcer
+from hami.agent.family import Book, Family, Maker
+from hami.agent.family_plugin import FamilyPlugin, Lists
 from hami.agent.pb import deviceplugin_pb2 as pb
-from hami.agent.pb.deviceplugin_grpc import DevicePluginBase
-from hami.agent.plugin import HEALTHY, UNHEALTHY, received
+from hami.agent.plugin import HEALTHY, UNHEALTHY
 from hami.agent.podresources import PodList
-from hami.agent.simulated_answers import Answer
-from hami.agent.simulated_family import Book, Family, NobodyWaits
+from hami.agent.simulated_answers import answer, units
 from hami.kube.client import Kube
-from hami.kube.errors import KubeError
 from hami.model.machine_cards import MachineCard
 from hami.model.names import NodeName, VendorWord, WireError
 from hami.model.settings import DeviceConfig
@@ -32,8 +27,6 @@ from hami.model.vendor import Registry
 from hami.node.probe_simulated import SimulatedProbe
 from hami.vendors import registry
 from hami.vendors.nvidia import NVIDIA
-
-log = logging.getLogger(__name__)
 
 Task = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
 
@@ -77,10 +70,10 @@ def tasks(
     for probe in found:
         foreign = probe.published.annotations
         announcer.say(Announcement(inventory=probe.inventory(), vendor=probe.vendor, devices="env", foreign=foreign))
-        family, ill = Family(probe.vendor, probe, book), probe.health()
+        family, ill = family_of(probe, book), probe.health()
         for resource, ids in probe.published.ids.items():
             states = {one: UNHEALTHY if one.rpartition("-")[0] in ill else HEALTHY for one in ids}
-            plugin = SimulatedPlugin(family, resource, states)
+            plugin = FamilyPlugin(family, resource, _lists(states))
             # A socket's path has a hundred characters; resources' names can be as long.
             endpoint = f"hami-sim-{len(work)}.sock"
             serve = partial(kubelet.stay_registered, plugin, directory, endpoint=endpoint, resource=resource)
@@ -88,57 +81,20 @@ def tasks(
     return work
 
 
-class SimulatedPlugin(DevicePluginBase):
-    """One resource of a simulated family."""
+def family_of(probe: SimulatedProbe, book: Book) -> Family:
+    """The family whose devices `probe` describes."""
+    vendor = probe.vendor
+    maker = Maker(called=f"simulated {vendor.name}", answer=answer, units=partial(units, vendor))
+    return Family(vendor, lambda: {device.uuid: device for device in probe.inventory().devices}, book, maker)
 
-    def __init__(self, family: Family, resource: str, ids: Mapping[str, str]) -> None:
-        """`ids` are the kubelet's, each with its health."""
-        self._family = family
-        self._resource = resource
-        self._ids = ids
 
-    async def GetDevicePluginOptions(self, stream: Stream[Any, Any]) -> None:
-        await stream.recv_message()
-        await stream.send_message(kubelet.OPTIONS)
+def _lists(ids: Mapping[str, str]) -> Lists:
+    """The kubelet's ids, each with its health: what is described stays."""
 
-    async def ListAndWatch(self, stream: Stream[Any, Any]) -> None:
-        await stream.recv_message()
+    async def lists() -> AsyncIterator[pb.ListAndWatchResponse]:
         answer = pb.ListAndWatchResponse()
-        answer.devices.extend(pb.Device(ID=one, health=health) for one, health in self._ids.items())
-        await stream.send_message(answer)
-        # What is described stays; the kubelet takes the end of the stream for the plug-in's.
+        answer.devices.extend(pb.Device(ID=one, health=health) for one, health in ids.items())
+        yield answer
         await anyio.sleep_forever()
 
-    async def GetPreferredAllocation(self, stream: Stream[Any, Any]) -> None:
-        call: pb.PreferredAllocationRequest = await received(stream)
-        answer = pb.PreferredAllocationResponse()
-        for asked in call.container_requests:
-            ids = list(dict.fromkeys((*asked.must_include_deviceIDs, *asked.available_deviceIDs)))
-            chosen = pb.ContainerPreferredAllocationResponse(deviceIDs=ids[: asked.allocation_size])
-            answer.container_responses.append(chosen)
-        await stream.send_message(answer)
-
-    async def Allocate(self, stream: Stream[Any, Any]) -> None:
-        call: pb.AllocateRequest = await received(stream)
-        answer = pb.AllocateResponse()
-        for asked in call.container_requests:
-            try:
-                found = await self._family.allocate(self._resource, len(asked.devices_ids))
-            except (NobodyWaits, KubeError, OSError) as error:
-                log.warning("simulated %s: %s", self._resource, error)
-                raise GRPCError(Status.FAILED_PRECONDITION, str(error)) from None
-            answer.container_responses.append(_worded(found))
-        await stream.send_message(answer)
-
-    async def PreStartContainer(self, stream: Stream[Any, Any]) -> None:
-        await received(stream)
-        await stream.send_message(pb.PreStartContainerResponse())
-
-
-def _worded(found: Answer) -> pb.ContainerAllocateResponse:
-    given = pb.ContainerAllocateResponse(envs=dict(found.env))
-    given.mounts.extend(
-        pb.Mount(container_path=mount.container, host_path=mount.host, read_only=mount.read_only)
-        for mount in found.mounts
-    )
-    return given
+    return lists

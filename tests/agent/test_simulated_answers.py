@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from hami.agent.simulated_answers import TOLD, Answer, Given, answer, consumed
+from hami.agent.family_answer import Answer, Given, consumed
+from hami.agent.simulated_answers import TOLD, answer
 from hami.model.claim import Share
 from hami.model.device import Device
 from hami.model.names import DeviceUuid

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from hami.agent.family import Book, Family, NobodyWaits
 from hami.agent.podresources import ListedPod
 from hami.agent.simulated_answers import TOLD
-from hami.agent.simulated_family import Book, Family, NobodyWaits
-from hami.agent.simulated_plugin import probes
+from hami.agent.simulated_plugin import family_of, probes
 from hami.alloc.admit import admit
 from hami.alloc.ledger import Ledger, hold_of
 from hami.alloc.place import place
@@ -29,6 +29,7 @@ from hami.model.names import DeviceUuid, NodeName, PodKey, WireError
 from hami.model.settings import SchedulerSettings
 from hami.model.vendor import Registry, Vendor
 from hami.model.wire import pod as keys
+from hami.node.probe_simulated import SimulatedProbe
 from hami.vendors import registry
 from tests.agent.families import EVERY, limits
 from tests.alloc.jsonpatch import apply_patch
@@ -73,6 +74,7 @@ class World:
     kube: Kube
     book: Book
     family: Family
+    probe: SimulatedProbe
     kubelet: Silent
     ledger: Ledger
     devices: Mapping[DeviceUuid, Device]
@@ -146,7 +148,7 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         silent = Silent()
         book = Book(registry=known, kube=kube, node=NODE, folder=tmp_path / "simulated", podlist=silent)
         devices = {device.uuid: device for device in inventory.devices}
-        yield World(vendor, api, kube, book, Family(vendor, probe, book), silent, ledger, devices)
+        yield World(vendor, api, kube, book, family_of(probe, book), probe, silent, ledger, devices)
 
 
 async def test_two_pods_from_registration_to_their_end(world: World) -> None:
@@ -185,7 +187,7 @@ async def test_two_pods_from_registration_to_their_end(world: World) -> None:
         world.api.remove("pods", name, "default")
     await world.book.pods()
     assert not world.book.served
-    assert not any(world.book.taken.values())
+    assert not world.book.units.held()
 
 
 async def test_whom_the_kubelet_admits_is_served_first(world: World) -> None:
@@ -205,7 +207,7 @@ async def test_whom_the_kubelet_admits_is_served_first(world: World) -> None:
 async def test_amounts_of_what_devices_have_bring_nothing_of_their_own(world: World) -> None:
     """Where a family's memory or cores are resources of the kubelet, too, their calls need no pod."""
     names = world.vendor.resources
-    extra = [name for name in world.family.probe.published.ids if name != names.count and names.memory]
+    extra = [name for name in world.probe.published.ids if name != names.count and names.memory]
     for name in extra:
         assert (await world.family.allocate(name, 3)).env == {}
     assert extra or names.memory == "" or world.vendor.node_key

@@ -1,4 +1,4 @@
-"""Simulated devices handed out as a vendor's plug-in would: whose `Allocate` it is, what is marked, what is let go.
+"""Devices handed out as a vendor's own plug-in does it: whose `Allocate` it is, what is marked, what is let go.
 
 The kubelet does not say for which pod it calls, but its list of pods has the one that it is admitting, and none that it
 has yet to admit. Where it does not tell, a family with the node lock serves the pod that the lock names, one without
@@ -8,7 +8,7 @@ restart of the agent between two containers of one pod of such a family would ma
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,20 +16,20 @@ from typing import Any, Final
 import anyio
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from hami.agent.compute_units import ComputeUnits
+from hami.agent.family_answer import Answer, Given, Units, consumed
 from hami.agent.podresources import PodList
-from hami.agent.simulated_answers import Answer, Given, answer, consumed, units
 from hami.alloc import record, request
 from hami.alloc.nodelock import lock_owner
 from hami.kube.client import Kube
 from hami.kube.errors import Conflict
 from hami.kube.resources import PODS
-from hami.model.claim import Share
+from hami.model.claim import Role, Share
 from hami.model.device import Device
 from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid, VendorWord
 from hami.model.quantity import whole
 from hami.model.vendor import Registry, Vendor
 from hami.model.wire import pod as keys
-from hami.node.probe_simulated import SimulatedProbe
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +39,34 @@ TRIES: Final = 10
 """Attempts to let a lock go while its node changes."""
 
 
-class NobodyWaits(Exception):
-    """No pod of this node waits for what the kubelet asks; the text is its answer."""
+class NotServed(Exception):
+    """The kubelet's call brings nothing; the text is its answer."""
+
+
+class NobodyWaits(NotServed):
+    """No pod of this node waits for what the kubelet asks."""
+
+
+class DeviceGone(NotServed):
+    """A pod waits for a device that is not there any more: the pod has been marked as failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maker:
+    """What is a family's own about handing its devices out."""
+
+    called: str
+    """What the log calls its devices."""
+    answer: Callable[[Given], Answer]
+    units: Callable[[Share, Device], Units]
 
 
 @dataclass(slots=True)
 class Book:
-    """What the simulated plug-ins of one node have handed out; they share it, because a pod is served by several."""
+    """What the plug-ins of one node have handed out; they share it, because a pod is served by several."""
 
     registry: Registry
-    """Families that are simulated here."""
+    """The families of these plug-ins."""
     kube: Kube
     node: NodeName
     folder: Path
@@ -56,10 +74,13 @@ class Book:
     podlist: PodList
     """The kubelet's."""
     served: dict[PodUid, set[Position]] = field(default_factory=dict)
-    taken: dict[DeviceUuid, dict[tuple[PodUid, int], tuple[int, ...]]] = field(default_factory=dict)
-    """Compute units by device and container, of families that name single ones."""
+    units: ComputeUnits = field(init=False)
+    """Of families that name single ones."""
     turn: anyio.Lock = field(default_factory=anyio.Lock)
     """One call at a time, as the kubelet makes them."""
+
+    def __post_init__(self) -> None:
+        self.units = ComputeUnits(self.folder)
 
     async def pods(self) -> list[Document]:
         """The node's pods, those bound first in front; what is remembered of others is forgotten."""
@@ -68,9 +89,7 @@ class Book:
         alive = {request.pod_uid(pod) for pod in found if pod.get("status", {}).get("phase") not in record.FINISHED}
         for uid in self.served.keys() - alive:
             del self.served[uid]
-        for holders in self.taken.values():
-            for holder in [holder for holder in holders if holder[0] not in alive]:
-                del holders[holder]
+        self.units.keep(alive)
         return found
 
     async def admitted(self) -> frozenset[PodKey] | None:
@@ -80,13 +99,6 @@ class Book:
         except (OSError, GRPCError, StreamTerminatedError, TimeoutError) as error:
             log.warning("the kubelet does not list its pods: %r", error)
             return None
-
-    def choose_units(self, share: Share, want: int, total: int, holder: tuple[PodUid, int]) -> tuple[int, ...]:
-        """The first units of a device that nobody has."""
-        holders = self.taken.setdefault(share.uuid, {})
-        used = {unit for chosen in holders.values() for unit in chosen}
-        holders[holder] = tuple(unit for unit in range(total) if unit not in used)[:want]
-        return holders[holder]
 
 
 def waiting(pod: Document, registry: Registry, served: Collection[Position]) -> dict[Position, tuple[Share, ...]]:
@@ -120,25 +132,44 @@ def without(text: str, position: int) -> str:
 
 
 class Family:
-    """One family's simulated devices on this node."""
+    """One family's devices on this node."""
 
-    def __init__(self, vendor: Vendor, probe: SimulatedProbe, book: Book) -> None:
+    def __init__(
+        self, vendor: Vendor, devices: Callable[[], Mapping[DeviceUuid, Device]], book: Book, maker: Maker
+    ) -> None:
+        """`devices`: what there is now."""
         self.vendor = vendor
-        self.probe = probe
+        self._devices = devices
         self._book = book
+        self._maker = maker
 
     async def allocate(self, resource: str, count: int) -> Answer:
-        """What the container gets for which the kubelet asks `count` of `resource`. Raises NobodyWaits, KubeError."""
+        """What the container gets for which the kubelet asks `count` of `resource`. Raises NotServed, KubeError, and
+        OSError where files cannot be written."""
         if resource not in self._asked_by():
             # An amount of what the devices have: those come with the devices' own resource.
             return Answer()
         async with self._book.turn:
             pod, position, shares = await self._find(resource, count)
-            found = self._answer(pod, position, shares)
+            try:
+                found = await self._answer(pod, position, shares)
+            except DeviceGone:
+                await self._give_up(pod)
+                raise
             for path, text in found.files.items():
                 await anyio.Path(path).write_text(text)
             await self._mark(pod, position)
             return found
+
+    async def assigned(self, resource: str, count: int) -> tuple[DeviceUuid, ...]:
+        """The devices that such a call would bring now; none where nobody waits. Raises KubeError."""
+        if resource not in self._asked_by():
+            return ()
+        try:
+            _, _, shares = await self._find(resource, count)
+        except NobodyWaits:
+            return ()
+        return tuple(share.uuid for share in shares)
 
     def _asked_by(self) -> tuple[str, ...]:
         """Resources whose `Allocate` brings devices."""
@@ -169,18 +200,25 @@ class Family:
         found = request.amount(container, resource)
         return whole(found[0]) if found else None
 
-    def _answer(self, pod: Document, position: int, shares: tuple[Share, ...]) -> Answer:
-        uid = request.pod_uid(pod)
-        container = list(request.containers(pod))[position]
-        folder = self._book.folder / f"{uid}_{container.name}" / self.vendor.config_section
+    async def _answer(self, pod: Document, position: int, shares: tuple[Share, ...]) -> Answer:
+        uid, devices = request.pod_uid(pod), self._devices()
+        missing = [share.uuid for share in shares if share.uuid not in devices]
+        if missing:
+            raise DeviceGone(f"{self._maker.called} {', '.join(missing)} of pod {request.pod_key(pod)} is not there")
+        containers = list(request.containers(pod))
+        folder = self._book.folder / f"{uid}_{containers[position].name}" / self.vendor.config_section
         folder.mkdir(parents=True, exist_ok=True)
-        devices: dict[DeviceUuid, Device] = {device.uuid: device for device in self.probe.inventory().devices}
+        ended = [(uid, i) for i, container in enumerate(containers) if container.role is Role.INIT]
         chosen = {}
         for share in shares:
-            want, total = units(self.vendor, share, devices[share.uuid])
-            if want:
-                chosen[share.uuid] = self._book.choose_units(share, want, total, (uid, position))
-        return answer(
+            asked = self._maker.units(share, devices[share.uuid])
+            if asked.want:
+                chosen[share.uuid] = self._book.units.choose(
+                    share.uuid, asked.want, asked.total, (uid, position), pairs=asked.pairs, ended=ended
+                )
+        if chosen:
+            await anyio.to_thread.run_sync(self._book.units.save)
+        return self._maker.answer(
             Given(
                 vendor=self.vendor,
                 shares=shares,
@@ -209,10 +247,17 @@ class Family:
         if not left:
             patch[keys.BIND_PHASE] = keys.SUCCESS
         await self._book.kube.annotate_pod(*key, patch, uid=uid)
-        log.info("simulated %s: pod %s, container %s is served", self.vendor.name, key, container.name)
+        log.info("%s: pod %s, container %s is served", self._maker.called, key, container.name)
         lock = self.vendor.lock_key
         if lock and not any(self._book.registry[name].lock_key == lock for name in left):
             await self._release(lock, key)
+
+    async def _give_up(self, pod: Document) -> None:
+        """Say on the pod that it failed, which ends it: the kubelet does not ask again."""
+        key = request.pod_key(pod)
+        await self._book.kube.annotate_pod(*key, {keys.BIND_PHASE: keys.FAILED}, uid=request.pod_uid(pod))
+        if self.vendor.lock_key:
+            await self._release(self.vendor.lock_key, key)
 
     async def _release(self, lock: str, pod: PodKey) -> None:
         """Let go of a lock: the common one only where it names the pod; a family's own names nobody."""
@@ -227,7 +272,7 @@ class Family:
             except Conflict:
                 continue
             return
-        log.warning("simulated %s: lock %s is not let go, its node changes all the time", self.vendor.name, lock)
+        log.warning("%s: lock %s is not let go, its node changes all the time", self._maker.called, lock)
 
 
 def _bound_first(pod: Document) -> tuple[bool, str, str, str]:
