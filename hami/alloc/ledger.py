@@ -6,7 +6,7 @@ its node does not list (replaced, or gone for the moment): such holdings wait he
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from hami.alloc.demand import Demand
 from hami.alloc.encode import LARGEST
 from hami.alloc.slices import Taken, occupied
-from hami.alloc.table import Card, Table
+from hami.alloc.table import NOTHING_TO_DO, Card, Table
 from hami.model.claim import Assignment, PodRecord, PodRequest, Role, Share
 from hami.model.device import Device, NodeRecord
 from hami.model.host import NO_HOST, Host
@@ -245,14 +245,14 @@ class Ledger:
         self._stand(record.node, record.segments)
         return True
 
-    @contextmanager
-    def without(self, uid: PodUid | None) -> Iterator[None]:
+    def without(self, uid: PodUid | None) -> AbstractContextManager[None]:
         """Decide as if a pod held nothing, as when it is placed anew."""
         record = None if uid is None else self._pods.get(uid)
-        if record is None:
-            yield
-            return
-        self._aside = uid
+        return NOTHING_TO_DO if record is None else self._without(record)
+
+    @contextmanager
+    def _without(self, record: PodRecord) -> Iterator[None]:
+        self._aside = record.uid
         self._count(record, -1)
         self._lodge(record.node, record.host, -1)
         self._slice(record, aside=True)

@@ -73,6 +73,7 @@ class CardProfiles:
         self._slices = -(-end // self._unit)
         rows = [self._row(index, profile, places, weights) for index, profile, places in sorted(usable, key=_by_size)]
         self.native: Final = Profiles(self._slices, self._unit, bool(self._media), rows)
+        self._meanings = [self._meaning(place) for place in range(sum(len(places) for *_, places in rows))]
         self._wishes: dict[Wanted, Wish] = {}
         self._alike: dict[tuple[tuple[int, int], ...], Wish] = {}
 
@@ -120,11 +121,19 @@ class CardProfiles:
         self._wishes.clear()
         self._alike.clear()
 
+    def instance_of(self, place: int) -> tuple[MigProfile, MigPlacement]:
+        """What a placement's number means: the profile, and where its instance lies."""
+        return self._meanings[place]
+
     def instance(self, card: int, place: int) -> Instance:
-        """The instance that a placement's number means."""
+        """The instance that a placement's number means, on the card at that position."""
+        profile, placement = self._meanings[place]
+        return Instance(card=card, profile=profile, placement=placement)
+
+    def _meaning(self, place: int) -> tuple[MigProfile, MigPlacement]:
         index, start, mask = self.native.place(place)
         size = (mask & ((1 << self._slices) - 1)).bit_count() * self._unit
-        return Instance(card=card, profile=self.listed[index], placement=MigPlacement(start=start, size=size))
+        return self.listed[index], MigPlacement(start=start, size=size)
 
     def starts(self, name: str) -> tuple[MigPlacement, ...]:
         """The usable placements of a profile, by its name."""

@@ -127,14 +127,15 @@ def place(
         direction = spread if names_direction(word) else None
         ask = _pack(ledger, request, card_policy, quota, request_scored, by_price, direction)
         survey = table.engine.survey(ask, table.names, table.ids, nodes, salt(request.uid), spread)
-        refusals = Refusals(survey, _families(request, ledger.registry))
+        families = _families(request, ledger.registry)
+        refusals = Refusals(survey, families)
         best = survey.best
         if best < 0:
             return Refused(refusals=refusals)
         choices, _ = table.engine.assign(ask, best)
         assert choices is not None, "a surveyed node no longer fits"
         chosen = table.assignment(request, ledger.registry, table.names[best], choices)
-        assignment = _settled(ledger, request, chosen)
+        assignment = _settled(ledger, request, chosen, families)
     return Placed(assignment=assignment, scores=Ranking(survey), refusals=refusals)
 
 
@@ -155,10 +156,11 @@ def place_on(
         return _UNREGISTERED
     with ledger.without(exclude), table.marked(request):
         ask = _pack(ledger, request, card_policy, quota, request_scored)
+        families = _families(request, ledger.registry)
         choices, tally = table.engine.assign(ask, number)
         if choices is None:
-            return _refusal(tally, _families(request, ledger.registry))
-        return _settled(ledger, request, table.assignment(request, ledger.registry, node, choices))
+            return _refusal(tally, families)
+        return _settled(ledger, request, table.assignment(request, ledger.registry, node, choices), families)
 
 
 def _pack(
@@ -197,10 +199,9 @@ def _families(request: PodRequest, registry: Registry) -> list[Vendor]:
     return [registry[vendor] for vendor in asked]
 
 
-def _settled(ledger: Ledger, request: PodRequest, chosen: Assignment) -> Assignment:
-    """The assignment with what families add that give out single units of a device."""
-    families = [vendor for vendor in _families(request, ledger.registry) if vendor.settle is not None]
-    if not families:
+def _settled(ledger: Ledger, request: PodRequest, chosen: Assignment, families: Sequence[Vendor]) -> Assignment:
+    """The assignment with what those of its families add that give out single units of a device."""
+    if not any(vendor.settle is not None for vendor in families):
         return chosen
     segments = dict(chosen.segments)
     roles = tuple(container.role for container in request.containers)

@@ -7,7 +7,7 @@ leave no holes. Who holds what is the ledger's; here it is only numbers.
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
@@ -95,6 +95,8 @@ class Card:
 
 
 NO_FAMILIES: Final = Registry(())
+NOTHING_TO_DO: Final = nullcontext()
+"""Around a decision that nothing has to be done for, as most are: it holds no state, so one serves all."""
 
 
 class Table:
@@ -412,9 +414,14 @@ class Table:
         weighed = (by_price or by_loss, by_price, case, request.host.cpu_milli, request.host.memory_mib)
         return Ask(needs, verdicts, request.weights, wishes.wishes, wishes.plans, wishes.joints, weighed)
 
-    @contextmanager
-    def marked(self, request: PodRequest) -> Iterator[None]:
+    def marked(self, request: PodRequest) -> AbstractContextManager[None]:
         """The rows that the request's UUID lists name carry their marks for the time of one decision."""
+        if any(selection.uuid_in or selection.uuid_out for selection in request.selections.values()):
+            return self._marked(request)
+        return NOTHING_TO_DO
+
+    @contextmanager
+    def _marked(self, request: PodRequest) -> Iterator[None]:
         touched: list[int] = []
         for vendor, selection in request.selections.items():
             for name, uuids in (("MARK_CHOSEN", selection.uuid_in), ("MARK_BARRED", selection.uuid_out)):
@@ -438,44 +445,48 @@ class Table:
     ) -> Assignment:
         """The engine's choices (need, row, MiB, cores, MIG place) as shares, one segment a container for every family
         asked, and as reservations."""
-        order = [
-            (container, need.vendor) for container, asking in enumerate(request.containers) for need in asking.needs
+        # One row a need: everything that its shares have in common.
+        asked = [
+            (container, need, registry[need.vendor], Rule.KIND_IS_MODEL in registry[need.vendor].rules)
+            for container, asking in enumerate(request.containers)
+            for need in asking.needs
         ]
-        needs = [need for asking in request.containers for need in asking.needs]
         segments: dict[VendorWord, list[list[Share]]] = {
-            vendor: [[] for _ in request.containers] for _, vendor in order
+            need.vendor: [[] for _ in request.containers] for _, need, _, _ in asked
         }
         reservations: list[MigReservation] = []
         for index, row, memory_mib, cores, place in choices:
-            container, vendor = order[index]
+            container, need, vendor, by_model = asked[index]
             card = self.cards[row]
             assert card is not None, "the engine chose a row without a device"
-            measure = registry[vendor].measure
-            need = (measure and measure(needs[index], card.device.mode)) or needs[index]
-            share = Share(
-                uuid=card.device.uuid,
-                kind=card.device.model if Rule.KIND_IS_MODEL in registry[vendor].rules else vendor,
-                memory_mib=memory_mib,
-                cores=cores,
-                slots=need.slots,
-                parts=need.parts,
-                leaves=need.leaves,
-            )
-            segment = segments[vendor][container]
+            device = card.device
+            if vendor.measure is not None:
+                need = vendor.measure(need, device.mode) or need
+            segment = segments[vendor.name][container]
             if place >= 0:
                 profiles = self.grids.compiled[self.columns["grid"][row]]
                 assert profiles is not None, "the engine cut a card without profiles"
-                instance = profiles.instance(0, place)
+                profile, placement = profiles.instance_of(place)
                 reservations.append(
                     MigReservation(
                         container=container,
                         device=len(segment),
-                        uuid=card.device.uuid,
-                        profile=instance.profile.name,
-                        placement=instance.placement,
+                        uuid=device.uuid,
+                        profile=profile.name,
+                        placement=placement,
                     )
                 )
-            segment.append(share)
+            segment.append(
+                Share(
+                    uuid=device.uuid,
+                    kind=device.model if by_model else vendor.name,
+                    memory_mib=memory_mib,
+                    cores=cores,
+                    slots=need.slots,
+                    parts=need.parts,
+                    leaves=need.leaves,
+                )
+            )
         return Assignment(
             node=node,
             segments={vendor: tuple(map(tuple, parts)) for vendor, parts in segments.items()},
