@@ -15,6 +15,7 @@
 #include "live.h"
 #include "log.h"
 #include "managed.h"
+#include "mps.h"
 #include "override.h"
 #include "pool.h"
 
@@ -219,6 +220,19 @@ static CUresult ask_devices(struct mapping *mapping)
     return rc;
 }
 
+/* What MPS does not hold is ours to hold. */
+static void check_enforcer(CUdevice device, int index)
+{
+    if (index < 0 || process.enforcer[index] != ENFORCED_BY_MPS)
+        return;
+    uint32_t cores = process.region.ext->devices[index].cores;
+    bool limited = cores != 0 && cores < 100 && process.config.policy != POLICY_DISABLE;
+    if (!limited || mps_holds(device, cores))
+        return;
+    log_line(LOG_WARNING, "MPS does not hold this program to its share; the library does");
+    process.enforcer[index] = ENFORCED_BY_LIBRARY;
+}
+
 static void set_index(CUdevice device, int index)
 {
     __atomic_store_n(&process.index[device], (int8_t)index, __ATOMIC_RELAXED);
@@ -239,6 +253,7 @@ static bool map_devices(void)
         int index = device < mapping.count && uuid[0] && told ? index_of(uuid, write_down) : -1;
         if (index < 0)
             index = !told || (device < mapping.count && !uuid[0]) ? DEVICE_UNKNOWN : unknown_device();
+        check_enforcer(device, index);
         set_index(device, index);
     }
     process.only = mapping.count == 1 ? process.index[0] : DEVICE_FREE;

@@ -169,7 +169,8 @@ class Wording:
             return {}
         capped = self.caps is not None and self.caps.can_hold(grant.shares)
         limited = not self.nvidia.disable_core_limit and self.nvidia.gpu_core_policy != "disable"
-        return contract.mps_env(grant.shares, cores=limited, memory=not capped)
+        beside = 0 if self.nvidia.memory_accounting == "strict" else contract.MPS_BESIDE_MIB
+        return contract.mps_env(grant.shares, cores=limited, memory=not capped, beside_mib=beside)
 
     def _mps_mounts(self, grant: Grant) -> tuple[Mount, ...]:
         paths = self.mps() if grant.enforced_by == "mps" else None

@@ -27,6 +27,9 @@ MPS_PIPE: Final = "/run/hami/mps/pipe"
 MPS_LOG: Final = "/run/hami/mps/log"
 SHM: Final = "/dev/shm"
 """Where a container finds its MPS daemon, which shares memory with it."""
+MPS_BESIDE_MIB: Final = 600
+"""What one program's contexts and code may take beside the container's limit, where they are no part of it: what is
+usual at most. MPS counts them, and must not refuse what the container was granted."""
 
 FULL: Final = 100
 """Percent of a device's compute from which there is no limit."""
@@ -110,20 +113,22 @@ def owner_env(
     return env
 
 
-def mps_env(shares: Sequence[Share], *, cores: bool, memory: bool) -> dict[str, str]:
+def mps_env(shares: Sequence[Share], *, cores: bool, memory: bool, beside_mib: int = 0) -> dict[str, str]:
     """Variables that make programs run under the node's MPS daemon, each up to the container's share.
 
     `cores`: with a ceiling on multiprocessors. It is one for all devices, so the smallest share counts. `memory`: with
-    the daemon's own limit on each single process; a device that is not named has none, one that does not exist would
-    take the limits from all, so these are the container's own devices in its own order.
+    the daemon's own limit on each single process, `beside_mib` above the container's. It goes by the driver's ordinals,
+    and which device is which is the driver's to decide: so the largest amount counts for all, and one device without a
+    limit leaves all without. An ordinal that does not exist would take the limits from all.
     """
     env = {"CUDA_MPS_PIPE_DIRECTORY": MPS_PIPE, "CUDA_MPS_LOG_DIRECTORY": MPS_LOG}
     ceilings = [share.cores for share in shares if 0 < share.cores < FULL]
     if cores and ceilings:
         env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(min(ceilings))
-    pinned = [f"{i}={share.memory_mib}M" for i, share in enumerate(shares) if share.memory_mib]
-    if memory and pinned:
-        env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(pinned)
+    amounts = [share.memory_mib for share in shares]
+    if memory and all(amounts) and amounts:
+        most = max(amounts) + beside_mib
+        env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(f"{i}={most}M" for i in range(len(amounts)))
     return env
 
 

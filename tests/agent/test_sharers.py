@@ -74,7 +74,7 @@ async def test_a_container_is_sent_to_the_daemon_with_its_share(rig: Rig, strate
     env, mounts = told(rig, strategy, "a")
     assert env["CUDA_MPS_PIPE_DIRECTORY"] == "/run/hami/mps/pipe"
     assert env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "30"
-    assert env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == "0=3000M"
+    assert env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == "0=3600M", "contexts are beside the limit"
     assert {"/run/hami/mps/pipe", "/run/hami/mps/log"} <= mounts
     assert enforcer(rig, "a") == "mps"
 
@@ -114,21 +114,32 @@ class Caps:
         return True
 
 
-def test_where_the_driver_caps_memory_mps_is_not_told_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("caps", "accounting", "pinned"),
+    [
+        pytest.param(Caps(), "", None, id="the driver caps the container"),
+        pytest.param(None, "", "0=700M", id="contexts are beside the limit"),
+        pytest.param(None, "requested", "0=700M", id="and not shown"),
+        pytest.param(None, "strict", "0=100M", id="contexts are part of the limit"),
+    ],
+)
+def test_how_much_memory_mps_leaves_a_program(
+    tmp_path: Path, caps: Caps | None, accounting: str, pinned: str | None
+) -> None:
     wording = Wording(
         store=GrantStore(hook_tree(str(tmp_path)), tmp_path / "cdi"),
         vendor=NVIDIA,
-        nvidia=NvidiaConfig(),
+        nvidia=NvidiaConfig(memory_accounting=accounting),
         library=tmp_path / "lib.so",
         strategy="cdi",
-        caps=Caps(),
+        caps=caps,
         mps=lambda: PATHS,
     )
     shares = (Share(uuid=UUIDS[0], kind="NVIDIA", memory_mib=100, cores=10),)
     grant = Grant(id="0" * 32, device_ids=frozenset(), made_unix=0, shares=shares, enforced_by="mps")
     env = dict(entry.split("=", 1) for entry in wording.edits(grant, None).edits["env"])
     assert env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "10"
-    assert "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT" not in env
+    assert env.get("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT") == pinned
 
 
 @dataclass

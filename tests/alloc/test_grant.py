@@ -72,9 +72,10 @@ def test_the_host_pid_broker_where_it_is_served() -> None:
     ("shares", "percentage", "pinned"),
     [
         (ONE, "30", "0=3000M"),
-        ((share("GPU-a", 3000, 60), share("GPU-b", 4000, 20)), "20", "0=3000M,1=4000M"),
-        ((share("GPU-a", 3000, 100), share("GPU-b", 0, 0)), None, "0=3000M"),
+        ((share("GPU-a", 3000, 60), share("GPU-b", 4000, 20)), "20", "0=4000M,1=4000M"),
+        ((share("GPU-a", 3000, 100), share("GPU-b", 0, 0)), None, None),
         ((share("GPU-a", 0, 0),), None, None),
+        ((), None, None),
     ],
 )
 def test_what_makes_programs_run_under_mps(
@@ -84,6 +85,8 @@ def test_what_makes_programs_run_under_mps(
     assert env["CUDA_MPS_PIPE_DIRECTORY"] == "/run/hami/mps/pipe"
     assert env.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE") == percentage
     assert env.get("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT") == pinned
+    wider = mps_env(shares, cores=True, memory=True, beside_mib=100).get("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT")
+    assert wider == (pinned.replace("000M", "100M") if pinned else None)
     bare = mps_env(shares, cores=False, memory=False)
     assert set(bare) == {"CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"}
     places = [mount.container for mount in mps_mounts("/p", "/l", "/s")]
