@@ -42,8 +42,10 @@ class Sharers:
                 await anyio.sleep(AGAIN_S)
 
     def _have(self) -> bool:
-        """Start the daemon unless it answers; whether it does."""
+        """Start the daemon unless it answers; whether it does. Raises MpsError, also for one that takes no programs."""
         if not self.mps.alive():
             self._ready = False
             self.mps.start()
+        if fault := self.mps.fault():
+            raise MpsError(fault)
         return self.mps.alive()

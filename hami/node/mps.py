@@ -1,7 +1,8 @@
 """The vendor's MPS control daemon on this node: programs that reach it run side by side on a card, each up to a share.
 
 A program finds it by a directory of pipes. One whose directory is missing runs without it, silently and without its
-limits, so nobody is sent there before the daemon has answered. A simulated machine has no daemon and plays one.
+limits, so nobody is sent there before the daemon has answered, nor while its server is stuck with a fault. A simulated
+machine has no daemon and plays one.
 """
 
 import logging
@@ -25,6 +26,12 @@ START_S: Final = 10.0
 """How long starting may take, until the daemon is on its own."""
 SIMULATED: Final = "simulated"
 """A file of this name in the pipes' directory says that there is no daemon behind it."""
+SOCKET: Final = "control_privileged"
+"""The longest name among the daemon's sockets."""
+SOCKET_PATH: Final = 107
+"""Bytes that the path of a socket may have; a daemon that cannot make its own ends without a word."""
+INITIAL_PIDS: Final = 0xEFFFFFFC
+"""Inode of the machine's first pid namespace, a constant of the kernel."""
 
 
 class MpsError(Exception):
@@ -59,6 +66,10 @@ class Mps(Protocol):
         """Whether it answers."""
         ...
 
+    def fault(self) -> str:
+        """Why it takes no new program although it answers; empty: it does."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class MpsDaemon:
@@ -68,24 +79,52 @@ class MpsDaemon:
     paths: MpsPaths
     program: str = CONTROL
     own_shm: Path = SHM
+    proc: Path = Path("/proc")
 
     def start(self) -> None:
         if shutil.which(self.program) is None:
             raise MpsError(f"{self.program} is not installed where the agent runs")
+        if len(os.fsencode(self.paths.pipe / SOCKET)) > SOCKET_PATH:
+            raise MpsError(f"{self.paths.pipe} is too long a path for the daemon's sockets")
         _make(self.paths.pipe, self.paths.log, self.own_shm)
-        # Programs of containers run as any user; older releases do not know the word for that.
-        said = ""
-        for words in (["-d", "-multiuser-server"], ["-d"]):
-            code, said = self._run(words, "", START_S)
+        if self._own_pids():
+            log.warning("MPS does not limit the memory of programs: its daemon has pids of its own, not the node's")
+        code, said = self._run(["-d", "-multiuser-server"], "", START_S)
+        if code != 0:
+            # Older releases do not know the word.
+            code, said = self._run(["-d"], "", START_S)
             if code == 0:
-                return
-        raise MpsError(f"{self.program} does not start: {said or f'its log is in {self.paths.log}'}")
+                log.warning(
+                    "MPS serves one user at a time: programs of another wait until those of the first have ended"
+                )
+        if code != 0:
+            raise MpsError(f"{self.program} does not start: {said or f'its log is in {self.paths.log}'}")
 
     def alive(self) -> bool:
         return self._run([], "get_server_list\n", ASK_S)[0] == 0
 
+    def fault(self) -> str:
+        for server in self._ask("get_server_list"):
+            if "FAULT" in self._ask(f"get_server_status {server}"):
+                return f"MPS server {server} takes no programs until the one that failed has ended"
+        return ""
+
+    def _ask(self, command: str) -> list[str]:
+        """The words of an answer; none where there is none."""
+        code, said = self._run([], f"{command}\n", ASK_S)
+        return said.split() if code == 0 else []
+
+    def _own_pids(self) -> bool:
+        """Whether this process sees other pids than the node's: pid 1 is of its own container, not of the machine."""
+        try:
+            if (self.proc / "self/ns/pid").stat().st_ino == INITIAL_PIDS:
+                return False
+            return (self.proc / "1/ns/mnt").stat().st_ino == (self.proc / "self/ns/mnt").stat().st_ino
+        except OSError:
+            return False  # pid 1 is somebody else's
+
     def _run(self, words: list[str], sent: str, within_s: float) -> tuple[int, str]:
-        """What the program ended with, and said; -1 where it did neither."""
+        """What the program ended with, and said; -1 where it did not end, and why."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
         environment["CUDA_MPS_PIPE_DIRECTORY"] = str(self.paths.pipe)
         environment["CUDA_MPS_LOG_DIRECTORY"] = str(self.paths.log)
@@ -95,14 +134,15 @@ class MpsDaemon:
                 input=sent,
                 env=environment,
                 text=True,
-                stdout=subprocess.DEVNULL,  # a daemon inherits it, and nobody would ever close a pipe
-                stderr=subprocess.DEVNULL if words else subprocess.PIPE,
+                # A daemon inherits them, and nobody would ever close a pipe.
+                stdout=subprocess.DEVNULL if words else subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
                 timeout=within_s,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return -1, str(error)
-        return done.returncode, (done.stderr or "").strip()
+        return done.returncode, (done.stdout or "").strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +158,9 @@ class SimulatedMps:
 
     def alive(self) -> bool:
         return (self.paths.pipe / SIMULATED).exists()
+
+    def fault(self) -> str:
+        return ""
 
 
 def _make(*directories: Path) -> None:

@@ -149,6 +149,7 @@ class Daemon:
     paths: MpsPaths = PATHS
     up: bool = False
     broken: bool = False
+    stuck: str = ""
     started: list[bool] = field(default_factory=list)
 
     def start(self) -> None:
@@ -159,6 +160,9 @@ class Daemon:
 
     def alive(self) -> bool:
         return self.up
+
+    def fault(self) -> str:
+        return self.stuck
 
 
 async def test_the_daemon_is_had_again_after_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,3 +181,26 @@ async def test_the_daemon_is_had_again_after_its_end(monkeypatch: pytest.MonkeyP
         await anyio.sleep(0.05)
         assert (kept.ready(), len(daemon.started)) == (PATHS, 2)
         tasks.cancel_scope.cancel()
+
+
+async def test_nobody_is_sent_to_a_server_that_takes_no_programs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would refuse them; once the program that failed has ended it serves again, so the daemon is left alone."""
+    monkeypatch.setattr(sharers, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(sharers, "AGAIN_S", 0.01)
+    daemon = Daemon(up=True, stuck="server 7 is stuck")
+    kept = Sharers(daemon)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(kept.run)
+        await anyio.sleep(0.05)
+        assert kept.ready() is None
+        daemon.stuck = ""
+        await anyio.sleep(0.05)
+        assert (kept.ready(), daemon.started) == (PATHS, [])
+        daemon.stuck = "server 8 is stuck"
+        await anyio.sleep(0.05)
+        assert kept.ready() is None
+        tasks.cancel_scope.cancel()
+    told = [record.getMessage() for record in caplog.records if record.name == "hami.agent.sharers"]
+    assert told == [f"sharers take turns: server {n} is stuck" for n in (7, 8)]
