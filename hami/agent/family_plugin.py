@@ -4,15 +4,16 @@ translated. Whose and how much is `hami.agent.family`.
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
-from hami.agent import kubelet
 from hami.agent.family import Family, NotServed
 from hami.agent.family_answer import Answer
+from hami.agent.kubelet import stay_registered
 from hami.agent.pb import deviceplugin_pb2 as pb
 from hami.agent.pb.deviceplugin_grpc import DevicePluginBase
 from hami.agent.plugin import received
@@ -20,6 +21,9 @@ from hami.agent.preferred import preferred_ids
 from hami.kube.errors import KubeError
 
 log = logging.getLogger(__name__)
+
+OPTIONS: Final = pb.DevicePluginOptions(get_preferred_allocation_available=True)
+"""Without a call before each start: a container may start again while the agent is away."""
 
 Lists = Callable[[], AsyncIterator[pb.ListAndWatchResponse]]
 """What the kubelet is told of the resource's ids, from now on, at every change. It never ends: the kubelet takes the
@@ -34,9 +38,13 @@ class FamilyPlugin(DevicePluginBase):
         self._resource = resource
         self._lists = lists
 
+    async def serve(self, directory: Path, endpoint: str) -> None:
+        """Be known to the kubelet of `directory`, until cancelled. Raises OSError when the socket cannot be made."""
+        await stay_registered(self, directory, endpoint=endpoint, resource=self._resource, options=OPTIONS)
+
     async def GetDevicePluginOptions(self, stream: Stream[Any, Any]) -> None:
         await stream.recv_message()
-        await stream.send_message(kubelet.OPTIONS)
+        await stream.send_message(OPTIONS)
 
     async def ListAndWatch(self, stream: Stream[Any, Any]) -> None:
         await stream.recv_message()

@@ -41,19 +41,24 @@ async def stay_registered(
     *,
     endpoint: str,
     resource: str,
+    options: DevicePluginOptions = OPTIONS,
     registered: Callable[[bool], None] = lambda _known: None,
     retry_s: Sequence[float] = RETRY_S,
 ) -> None:
     """Serve `plugin` on `directory/endpoint` and keep the kubelet knowing it, until cancelled.
 
-    `registered` is told of every change. Raises OSError when the plug-in's socket cannot be made.
+    `options` are the plug-in's own answer. `registered` is told of every change. Raises OSError when the plug-in's
+    socket cannot be made.
     """
     with DirectoryWatch(directory) as changes:
         while True:
             kubelet = await _kubelet(directory, changes)
             async with _serving(plugin, directory / endpoint):
                 own = _identity(directory / endpoint)
-                if await _register(directory, kubelet, endpoint, resource, retry_s):
+                request = RegisterRequest(
+                    version=API_VERSION, endpoint=endpoint, resource_name=resource, options=options
+                )
+                if await _register(directory, kubelet, request, retry_s):
                     registered(True)
                     log.info("registered %s with the kubelet as %s", resource, endpoint)
                     await _until_changed(directory, endpoint, kubelet, own, changes)
@@ -97,18 +102,19 @@ async def _serving(plugin: DevicePluginBase, socket: Path) -> AsyncIterator[None
 
 
 async def _register(
-    directory: Path, kubelet: SocketIdentity, endpoint: str, resource: str, retry_s: Sequence[float]
+    directory: Path, kubelet: SocketIdentity, request: RegisterRequest, retry_s: Sequence[float]
 ) -> bool:
     """Register with this very kubelet; False when it has gone meanwhile. Refusals are tried again, ever more slowly."""
     attempt = 0
     while _identity(directory / KUBELET_SOCKET) == kubelet:
         channel = Channel(path=str(directory / KUBELET_SOCKET))
         try:
-            request = RegisterRequest(version=API_VERSION, endpoint=endpoint, resource_name=resource, options=OPTIONS)
             await RegistrationStub(channel).Register(request, timeout=10)
         except (OSError, GRPCError, StreamTerminatedError, TimeoutError) as error:
             pause = retry_s[min(attempt, len(retry_s) - 1)]
-            log.log(logging.WARNING if pause >= 1 else logging.DEBUG, "kubelet refuses %s: %r", resource, error)
+            log.log(
+                logging.WARNING if pause >= 1 else logging.DEBUG, "kubelet refuses %s: %r", request.resource_name, error
+            )
             attempt += 1
             await anyio.sleep(pause)
         else:

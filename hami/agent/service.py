@@ -9,16 +9,15 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import anyio
 
-from hami.agent import loops, metrics, simulated_plugin
+from hami.agent import amd, amd_alone, loops, metrics, simulated_plugin
 from hami.agent.announce import Announcement, Announcer
-from hami.agent.answer import NO_ADDITIONS, Additions, Strategy, Wording
+from hami.agent.answer import Wording
 from hami.agent.assignments import Assignments
 from hami.agent.caps import ContainerCaps
 from hami.agent.checkpoint import read_checkpoint_file
@@ -35,23 +34,24 @@ from hami.agent.plugin import DeviceList, DevicePlugin
 from hami.agent.podresources import PodResources
 from hami.agent.pods import NodePods
 from hami.agent.regions import RegionFiles
+from hami.agent.settings import AgentSettings
 from hami.agent.sharers import Sharers
 from hami.agent.static_mig import StaticPlugins
 from hami.agent.writes import PodWriter
 from hami.kube.client import Kube
 from hami.model.device import NodeInventory, NodeRecord
-from hami.model.machine_cards import MachineCard
-from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid
-from hami.model.settings import DeviceConfig, NodeOverrides, apply_node_overrides
+from hami.model.names import DeviceUuid, PodKey, PodUid
+from hami.model.settings import apply_node_overrides
 from hami.model.vendor import Vendor
 from hami.node.cgroups import Cgroups, is_version_2
 from hami.node.driver_cap import DriverCap
 from hami.node.driver_spec import DriverSpecs
 from hami.node.grants import Grant, GrantStore
-from hami.node.installed import HookTree
-from hami.node.mps import SHM, MpsDaemon, SimulatedMps, mps_paths
+from hami.node.mps import MpsDaemon, SimulatedMps, mps_paths
+from hami.node.probe import ProbeError
 from hami.node.probe_nvidia import NvidiaProbe
 from hami.vendors import registry
+from hami.vendors.amd import AMD
 from hami.vendors.nvidia import NVIDIA
 
 log = logging.getLogger(__name__)
@@ -69,38 +69,6 @@ ETC_CDI: Final = Path("/etc/cdi")
 """Where administrators put device descriptions; run-time ones are beside ours."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentSettings:
-    """All that the agent is told."""
-
-    node: NodeName
-    kubeconfig: str | None
-    role: Literal["both", "plugin", "monitor"] = "both"
-    config: DeviceConfig
-    overrides: NodeOverrides
-    tree: HookTree
-    library: Path
-    """The installed library that grants mount."""
-    device_plugin_dir: Path
-    pod_resources_socket: Path
-    strategy: Strategy = "cdi"
-    cdi_dir: Path
-    inventory_format: Literal["json", "colon"] = "json"
-    additions: Additions = NO_ADDITIONS
-    """With a simulated driver, what its runtime would add to containers."""
-    simulated: bool = False
-    cards: tuple[MachineCard, ...] = ()
-    """Simulated devices of other families."""
-    cgroups: Path | None = None
-    """Root of the cgroup tree in which the driver may be asked to cap containers; None = it is asked to cap nothing."""
-    host_pid: Path | None = None
-    """Where programs of containers ask for their host pids; None = nowhere."""
-    mps_shm: Path = SHM
-    """On the node, the directory that this process has at /dev/shm: an MPS daemon shares it with its programs."""
-    legacy_metrics: bool = False
-    metrics_bind: tuple[str, int] | None = ("", 9394)
-
-
 _Task = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
 """A named task of the service."""
 
@@ -108,37 +76,47 @@ _Task = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
 async def run(settings: AgentSettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError for an unusable kubeconfig, ProbeError without a driver."""
     # Everything that may be unusable is entered before the task group, so that its error comes out as it is.
-    with NvidiaProbe(settings.config.nvidia, settings.overrides, sysfs=_sysfs(settings)) as probe:
-        async with AsyncExitStack() as stack:
-            store = GrantStore(settings.tree, settings.cdi_dir if settings.strategy == "cdi" else None)
-            regions = stack.enter_context(RegionFiles(store))
-            work: list[_Task] = []
-            caps = _caps(settings)
-            held = caps.used if caps is not None else None
-            if settings.role == "monitor":
-                left = _inherited(settings, PodNames(settings.tree).read, stack)
-                on_disk = _GrantsOnDisk(store)
-                monitor = _monitor(settings, probe, regions, left, on_disk, held)
-            else:
-                kube = await stack.enter_async_context(Kube.connect(settings.kubeconfig))
-                podlist = PodResources(settings.pod_resources_socket, _vendor(settings).resources.count)
-                stack.callback(podlist.close)
-                pods = NodePods(registry(settings.config), _vendor(settings))
-                left = _inherited(settings, partial(_name, pods), stack)
-                grants, work = _plugin(settings, probe, store, regions, kube, podlist, caps, pods, left)
-                monitor = _monitor(settings, probe, regions, left, lambda: grants.grants, held)
-            if settings.role != "plugin":
-                work.append(("monitor", monitor.run))
-                if settings.metrics_bind is not None:
-                    serving = metrics.serve(
-                        monitor, settings.metrics_bind, simulated=settings.simulated, legacy=settings.legacy_metrics
-                    )
-                    await stack.enter_async_context(serving)
-            async with anyio.create_task_group() as tasks:
-                for name, task in work:
-                    tasks.start_soon(task, name=name)
-                await _signal()
-                tasks.cancel_scope.cancel()
+    async with AsyncExitStack() as stack:
+        try:
+            probe = stack.enter_context(NvidiaProbe(settings.config.nvidia, settings.overrides, sysfs=_sysfs(settings)))
+        except ProbeError as error:
+            work = await amd_alone.work(settings, error, stack)
+        else:
+            work = await _work(settings, probe, stack)
+        async with anyio.create_task_group() as tasks:
+            for name, task in work:
+                tasks.start_soon(task, name=name)
+            await _signal()
+            tasks.cancel_scope.cancel()
+
+
+async def _work(settings: AgentSettings, probe: NvidiaProbe, stack: AsyncExitStack) -> list[_Task]:
+    """The tasks of the agent's role; what they need is entered into `stack`."""
+    store = GrantStore(settings.tree, settings.cdi_dir if settings.strategy == "cdi" else None)
+    regions = stack.enter_context(RegionFiles(store))
+    work: list[_Task] = []
+    caps = _caps(settings)
+    held = caps.used if caps is not None else None
+    if settings.role == "monitor":
+        left = _inherited(settings, PodNames(settings.tree).read, stack)
+        on_disk = _GrantsOnDisk(store)
+        monitor = _monitor(settings, probe, regions, left, on_disk, held)
+    else:
+        kube = await stack.enter_async_context(Kube.connect(settings.kubeconfig))
+        podlist = PodResources(settings.pod_resources_socket, _vendor(settings).resources.count)
+        stack.callback(podlist.close)
+        pods = NodePods(registry(settings.config), _vendor(settings))
+        left = _inherited(settings, partial(_name, pods), stack)
+        grants, work = _plugin(settings, probe, store, regions, kube, podlist, caps, pods, left)
+        monitor = _monitor(settings, probe, regions, left, lambda: grants.grants, held)
+    if settings.role != "plugin":
+        work.append(("monitor", monitor.run))
+        if settings.metrics_bind is not None:
+            serving = metrics.serve(
+                monitor, settings.metrics_bind, simulated=settings.simulated, legacy=settings.legacy_metrics
+            )
+            await stack.enter_async_context(serving)
+    return work
 
 
 def _plugin(
@@ -243,7 +221,24 @@ def _plugin(
         *simulated_plugin.tasks(
             settings.cards, settings.config, kube, announcer, podlist, settings.device_plugin_dir, folder
         ),
+        *_amd(settings, known.get(AMD.name), kube, announcer, podlist, writer),
     ]
+
+
+def _amd(
+    settings: AgentSettings,
+    vendor: Vendor | None,
+    kube: Kube,
+    announcer: Announcer,
+    podlist: PodResources,
+    writer: PodWriter,
+) -> list[_Task]:
+    """AMD's GPUs beside NVIDIA's; a simulated machine has those of its description, unless somebody asks."""
+    if settings.amd is False or (settings.simulated and not settings.amd):
+        return []
+    directory, folder = settings.device_plugin_dir, settings.tree.vgpu
+    wanted = settings.amd is True
+    return amd.tasks(vendor, kube, announcer, podlist, writer, directory, folder, wanted=wanted)
 
 
 class _LinksTold:

@@ -11,7 +11,6 @@ from typing import Any
 
 import anyio
 
-from hami.agent import kubelet
 from hami.agent.announce import Announcement, Announcer
 from hami.agent.family import Book, Family, Maker
 from hami.agent.family_plugin import FamilyPlugin, Lists
@@ -76,8 +75,7 @@ def tasks(
             plugin = FamilyPlugin(family, resource, _lists(states))
             # A socket's path has a hundred characters; resources' names can be as long.
             endpoint = f"hami-sim-{len(work)}.sock"
-            serve = partial(kubelet.stay_registered, plugin, directory, endpoint=endpoint, resource=resource)
-            work.append((f"simulated {resource}", serve))
+            work.append((f"simulated {resource}", partial(plugin.serve, directory, endpoint)))
     return work
 
 

@@ -15,11 +15,13 @@ import yaml
 from hami import __version__
 from hami.agent import hostpid
 from hami.agent.answer import NO_ADDITIONS, Additions, Strategy, simulated_additions
-from hami.agent.service import AgentSettings, run
+from hami.agent.service import run
+from hami.agent.settings import AgentSettings
 from hami.agent.simulation import simulated_machine
 from hami.alloc.grant import LOCK
 from hami.kube.errors import ConfigError
 from hami.model.machine import Machine, read_machine
+from hami.model.machine_cards import MachineCard
 from hami.model.names import NodeName, WireError
 from hami.model.settings import (
     DEFAULT_DEVICE_CONFIG,
@@ -33,6 +35,7 @@ from hami.node.installed import HookTree, InstallError, hook_tree, install
 from hami.node.probe import ProbeError
 from hami.node.probe_nvidia import MIXED, SINGLE
 from hami.node.simulated import NativeMissing, native_dir
+from hami.vendors.amd import AMD
 
 log = logging.getLogger("hami.agent")
 
@@ -100,6 +103,10 @@ def agent(
     mps_shm: Annotated[
         Path, typer.Option(help="the node's directory that this process has at /dev/shm, for nodes with sharing: mps")
     ] = mps.SHM,
+    amd: Annotated[
+        bool | None,
+        typer.Option(help="serve AMD's GPUs instead of AMD's plug-in; default: where amdsmi is installed, for real"),
+    ] = None,
     legacy_metrics: Annotated[bool, typer.Option(help="HAMi's old metric names, too")] = False,
     v: Annotated[int, typer.Option("-v", help="log level: 4 and more tell details")] = 1,
 ) -> None:
@@ -147,7 +154,8 @@ def agent(
             mps_shm=mps_shm,
             host_pid=host_pid_dir if host_pid_broker else None,
             simulated=simulate is not None,
-            cards=_machine(simulate, node_name).cards if simulate else (),
+            cards=_cards(simulate, node_name, amd=bool(amd)),
+            amd=amd,
             legacy_metrics=legacy_metrics,
             metrics_bind=_address(metrics_bind_address),
         )
@@ -203,6 +211,14 @@ def _cgroups(wanted: bool, root: Path, simulate: Path | None, node_name: str) ->
 
 def _machine(description: Path, node_name: str) -> Machine:
     return read_machine(_yaml(description), default_name=node_name)
+
+
+def _cards(description: Path | None, node_name: str, *, amd: bool) -> tuple[MachineCard, ...]:
+    """Simulated devices of other families."""
+    cards = _machine(description, node_name).cards if description else ()
+    if amd and any(card.family == AMD.name for card in cards):
+        raise WireError("--amd", "a machine without simulated AMD devices")
+    return cards
 
 
 def _role(word: str) -> Literal["both", "plugin", "monitor"]:

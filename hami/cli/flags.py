@@ -96,7 +96,7 @@ _AGENT: Final = (
         "resource-name",
         "metrics-bind-address",
     ),
-    *_switches("disable-core-limit", "legacy-metrics", "driver-cap", "host-pid-broker"),
+    *_switches("disable-core-limit", "legacy-metrics", "driver-cap", "host-pid-broker", "amd"),
     *_LOG,
 )
 

@@ -79,7 +79,7 @@ class AmdProbe:
         self._smi: Any = library or amdsmi()
         self._slots = slots
         self._sysfs = sysfs
-        self._open = False
+        self.is_open = False
         self.left_out: Mapping[int, str] = {}
         """By index, GPUs that the last look left out, and which of their fields is why."""
 
@@ -94,12 +94,12 @@ class AmdProbe:
         """Initialize, again if need be. Raises ProbeError: without a driver there is nothing to ask."""
         self.close()
         self._asked(self._smi.amdsmi_init)
-        self._open = True
+        self.is_open = True
 
     def close(self) -> None:
-        if self._open:
+        if self.is_open:
             self._optional(self._smi.amdsmi_shut_down, None)
-            self._open = False
+            self.is_open = False
 
     def gpus(self) -> tuple[AmdGpu, ...]:
         """Every GPU that can be handed out, by index; `left_out` says why others are not.

@@ -28,9 +28,10 @@ Json = dict[str, Any]
 
 
 class FakeKubelet(RegistrationBase, PodResourcesListerBase):
-    """One kubelet that knows one device plug-in: the one that registered last."""
+    """One kubelet that knows one device plug-in: the one that registered last for `resource`."""
 
-    def __init__(self, directory: Path, pod_resources: Path) -> None:
+    def __init__(self, directory: Path, pod_resources: Path, resource: str = RESOURCE) -> None:
+        self.resource = resource
         self.directory = directory
         self.pod_resources = pod_resources
         self.registrations: list[pb.RegisterRequest] = []
@@ -56,11 +57,11 @@ class FakeKubelet(RegistrationBase, PodResourcesListerBase):
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, root: Path) -> AsyncIterator[Self]:
+    async def running(cls, root: Path, resource: str = RESOURCE) -> AsyncIterator[Self]:
         """A kubelet in `root` until the block ends."""
         directory, pod_resources = root / "device-plugins", root / "pod-resources.sock"
         directory.mkdir()
-        kubelet = cls(directory, pod_resources)
+        kubelet = cls(directory, pod_resources, resource)
         async with anyio.create_task_group() as tasks:
             kubelet._tasks = tasks
             await kubelet.start()
@@ -101,6 +102,9 @@ class FakeKubelet(RegistrationBase, PodResourcesListerBase):
         request = await stream.recv_message()
         assert request is not None
         self.registrations.append(request)
+        if request.resource_name != self.resource:
+            await stream.send_message(pb.Empty())
+            return
         async with self._registration:
             if self._channel is not None:
                 self._channel.close()
@@ -125,7 +129,7 @@ class FakeKubelet(RegistrationBase, PodResourcesListerBase):
             name = pod["metadata"]["name"]
             self._pods[name] = pod
             for container in _containers(pod):
-                count = int(container.get("resources", {}).get("limits", {}).get(RESOURCE, 0))
+                count = int(container.get("resources", {}).get("limits", {}).get(self.resource, 0))
                 if count:
                     await self._allocate(pod, container, count)
 
@@ -191,7 +195,7 @@ class FakeKubelet(RegistrationBase, PodResourcesListerBase):
                 .get("annotations", {})
                 .get("kubernetes.io/config.hash", pod["metadata"]["uid"]),
                 "ContainerName": container["name"],
-                "ResourceName": RESOURCE,
+                "ResourceName": self.resource,
                 "DeviceIDs": {"-1": list(ids)},
                 "AllocResp": base64.b64encode(answer.SerializeToString()).decode(),
             }
@@ -214,7 +218,7 @@ class FakeKubelet(RegistrationBase, PodResourcesListerBase):
                 continue
             resources = pr.ContainerResources(name=container["name"])
             if ids := self.ids.get((name, container["name"])):
-                resources.devices.append(pr.ContainerDevices(resource_name=RESOURCE, device_ids=ids))
+                resources.devices.append(pr.ContainerDevices(resource_name=self.resource, device_ids=ids))
             listed.containers.append(resources)
         return listed
 

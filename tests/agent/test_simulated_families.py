@@ -4,7 +4,6 @@ The node's annotations and capacity are what the simulated plug-in publishes, de
 lie on a scripted API server. The kubelet's part is the call with so many ids; `tests/cluster` has a real one.
 """
 
-import copy
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,23 +15,20 @@ from hami.agent.family import Book, Family, NobodyWaits
 from hami.agent.podresources import ListedPod
 from hami.agent.simulated_answers import TOLD
 from hami.agent.simulated_plugin import family_of, probes
-from hami.alloc.admit import admit
-from hami.alloc.ledger import Ledger, hold_of
-from hami.alloc.place import place
-from hami.alloc.record import annotations, read_node, read_pod
+from hami.alloc.ledger import Ledger
+from hami.alloc.record import read_node, read_pod
 from hami.alloc.request import read_request
 from hami.kube.client import Kube
-from hami.model.claim import Placed, Segments, Share
+from hami.model.claim import Segments, Share
 from hami.model.device import Device
 from hami.model.machine import read_machine
 from hami.model.names import DeviceUuid, NodeName, PodKey, WireError
-from hami.model.settings import SchedulerSettings
 from hami.model.vendor import Registry, Vendor
 from hami.model.wire import pod as keys
 from hami.node.probe_simulated import SimulatedProbe
 from hami.vendors import registry
 from tests.agent.families import EVERY, limits
-from tests.alloc.jsonpatch import apply_patch
+from tests.agent.scheduling import bind
 from tests.fakes.apiserver import FakeApi, Json
 from tests.fakes.loop import guarded_loop
 
@@ -85,31 +81,7 @@ class World:
 
     def bind(self, document: Json) -> Segments:
         """Admitted, placed and bound, with the lock that a foreign plug-in waits for."""
-        verdict = admit(
-            document,
-            registry=self.known,
-            settings=SchedulerSettings(scheduler_name="hami-scheduler"),
-            namespace="default",
-            username="somebody",
-        )
-        assert verdict.allowed, verdict.message
-        pod = apply_patch(document, verdict.patch)
-        asked = read_request(pod, self.known)
-        placed = place(self.ledger, asked, [NODE], node_policy="binpack", card_policy="binpack")
-        assert isinstance(placed, Placed), placed
-        node = self.ledger.node(NODE)
-        written = annotations(placed.assignment, self.known, now_unix=1_787_299_200, request=asked, node=node)
-        self.ledger.put_pod(hold_of(asked, placed.assignment))
-        pod["metadata"]["annotations"].update(written)
-        pod["spec"]["nodeName"] = NODE
-        self.api.put("pods", pod)
-        if self.vendor.lock_key:
-            held = copy.deepcopy(self.api.get("nodes", NODE))
-            own = self.vendor.lock_key != keys.NODE_LOCK
-            text = keys.write_lock(1_787_299_200, PodKey("default", pod["metadata"]["name"]))
-            held["metadata"].setdefault("annotations", {})[self.vendor.lock_key] = text.split(",")[0] if own else text
-            self.api.put("nodes", held)
-        return placed.assignment.segments[self.vendor.name]
+        return bind(document, self.vendor, self.ledger, self.api)
 
     def notes(self, name: str) -> dict[str, str]:
         found: dict[str, str] = self.api.get("pods", name, "default")["metadata"]["annotations"]
