@@ -179,6 +179,34 @@ def test_a_directory_without_a_daemon_leaves_a_program_without_any_limit(
         assert room(program) == 900
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: only root caps a group")
+def test_beside_a_cap_of_the_drivers_the_smaller_counts(tmp_path: Path) -> None:
+    """The cap's group is shown as the whole, and of that what MPS leaves as free."""
+    tree = tmp_path / "cgroup"
+    leaf = tree / "pod"
+    leaf.mkdir(parents=True)
+    (leaf / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    machine = Simulation(
+        tmp_path,
+        devices=[{**DEVICE, "sharing": "mps"}],
+        driver={"version": "615.71", "cuda": "13.4"},
+        cgroups=str(tree),
+    )
+    code = (
+        "import pynvml as n\nn.nvmlInit()\nd = n.nvmlDeviceGetHandleByIndex(0)\n"
+        f"n.nvmlDeviceSetMemoryLimits_v1(d, n.c_nvmlSetMemoryLimits_v1_t({str(leaf).encode()!r}, 0, {2000 * MIB}))"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **machine.environment()}, check=True)
+    with client(machine, "0=1000M") as narrow, client(machine, "0=3000M") as wide:
+        assert (narrow.use(), wide.use()) == (0, 0)
+        assert narrow.info() == [0, 900 * MIB, 2000 * MIB]
+        assert wide.info() == [0, 1800 * MIB, 2000 * MIB]
+        assert narrow.alloc(901 * MIB)[0] == OUT_OF_MEMORY
+        assert narrow.alloc(900 * MIB)[0] == 0
+        assert wide.alloc(901 * MIB)[0] == OUT_OF_MEMORY
+        assert wide.alloc(900 * MIB)[0] == 0
+
+
 def test_nvml_lists_clients_apart(machine: Simulation, tmp_path: Path) -> None:
     code = (
         "import json, pynvml as n\nn.nvmlInit()\nd = n.nvmlDeviceGetHandleByIndex(0)\n"
