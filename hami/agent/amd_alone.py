@@ -28,16 +28,20 @@ async def work(settings: AgentSettings, without: ProbeError, stack: AsyncExitSta
     """
     if settings.amd is False or (settings.simulated and not settings.amd):
         raise without
-    try:
-        probe = amd.opened()
-    except ProbeError as error:
-        raise ProbeError(f"{without}; {error}") from without
-    stack.callback(probe.close)
+    serving: list[amd.Task] = []
+    if settings.role != "monitor" or not settings.amd:
+        # A monitor that is told of AMD's GPUs need not be able to open them.
+        try:
+            probe = amd.opened()
+        except ProbeError as error:
+            raise ProbeError(f"{without}; {error}") from without
+        stack.callback(probe.close)
+        serving = [] if settings.role == "monitor" else await _plugin(settings, probe, stack)
     log.warning("%s: only AMD's GPUs are served", without)
     if settings.role != "plugin" and settings.metrics_bind is not None:
         # There are no regions to look at: AMD's GPUs are shared by the runtime's own means.
         await stack.enter_async_context(_metrics(settings.metrics_bind))
-    return [] if settings.role == "monitor" else await _plugin(settings, probe, stack)
+    return serving
 
 
 async def _plugin(settings: AgentSettings, probe: AmdProbe, stack: AsyncExitStack) -> list[amd.Task]:

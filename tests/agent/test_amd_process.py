@@ -217,10 +217,15 @@ async def test_a_gpu_that_cannot_be_handed_out_is_named_where_there_is_no_other(
     assert "GPU 0: num_compute_units: expected a number above 0, got 'N/A'" in said.splitlines()[-1]
 
 
-async def test_the_monitor_of_such_a_node_tells_of_its_process(machine: Machine, free_tcp_port: int) -> None:
+@pytest.mark.parametrize("told", [False, True], ids=["finds the GPUs", "is told of them"])
+async def test_the_monitor_of_such_a_node_tells_of_its_process(
+    machine: Machine, free_tcp_port: int, told: bool
+) -> None:
+    """One that is told need not be able to load the library: in the chart it may open no device."""
     text = ""
-    flags = "--role=monitor", f"--metrics-bind-address=127.0.0.1:{free_tcp_port}"
-    with machine.agent(*flags) as process, anyio.fail_after(30):
+    flags = ["--role=monitor", f"--metrics-bind-address=127.0.0.1:{free_tcp_port}", *(["--amd"] if told else [])]
+    rocm = machine.root / "nowhere" if told else None
+    with machine.agent(*flags, rocm=rocm) as process, anyio.fail_after(30):
         async with aiohttp.ClientSession() as session:
             while not text:
                 # The port opens when the process has started.

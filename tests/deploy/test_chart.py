@@ -258,6 +258,8 @@ def test_both_containers_of_the_plugin_meet_in_one_directory(render: Render) -> 
         ("resourceName=gpu", "resourceName"),
         ("dcuResourceName=dcu", "dcuResourceName"),
         ("devices.ascend.enabled=yes", "ascend"),
+        ("devices.amd.native=yes", "native"),
+        ("devices.amd.rocmPath=rocm", "rocmPath"),
         ("scheduler.nodeLockExpire=soon", "nodeLockExpire"),
     ],
 )
@@ -322,6 +324,28 @@ def test_what_the_node_side_enforces_by(render: Render, values: list[str], cap: 
     assert f"--driver-cap={cap}" in arguments
     assert f"--host-pid-broker={broker}" in arguments
     assert f"--driver-cap={cap}" in container(spec, "vgpu-monitor")["args"]
+
+
+@pytest.mark.parametrize(
+    ("values", "native"),
+    [
+        ([], False),
+        (["devices.amd.native=true"], True),
+        (["devices.amd.native=true", "devices.amd.enabled=false"], False),
+    ],
+    ids=str,
+)
+def test_who_hands_out_amds_gpus(render: Render, values: list[str], native: bool) -> None:
+    """Its vendor's plug-in, unless somebody says otherwise; then the agent finds the node's ROCm."""
+    spec = pod_spec(render(*values, "devices.amd.rocmPath=/opt/rocm-7"), "DaemonSet", "hami-device-plugin")
+    plugin, monitor = container(spec, "device-plugin"), container(spec, "vgpu-monitor")
+    for each in (plugin, monitor):
+        assert f"--amd={str(native).lower()}" in each["args"]
+    wanted = [{"name": "rocm", "hostPath": {"path": "/opt/rocm-7", "type": "DirectoryOrCreate"}}] if native else []
+    assert [volume for volume in spec["volumes"] if volume["name"] == "rocm"] == wanted
+    mounted = [mount["mountPath"] for mount in plugin["volumeMounts"] if mount["name"] == "rocm"]
+    assert mounted == (["/opt/rocm-7"] if native else [])
+    assert [e["value"] for e in plugin["env"] if e["name"] == "ROCM_PATH"] == mounted
 
 
 def test_programs_under_mps_are_given_what_the_daemon_has(render: Render) -> None:
