@@ -121,7 +121,7 @@ class Assignments:
             return found
         fitted = self._fit(node, pod, standing)
         if isinstance(fitted, NodeRefusal):
-            return f"no room on this node: {in_words([fitted]).partition(': ')[2]}"
+            return f"no room on this node: {in_words([fitted], self._registry).partition(': ')[2]}"
         return self._hold(_record(pod, fitted))
 
     def keeps(self, owner: Owner, node: NodeRecord, standing: Standing) -> bool:

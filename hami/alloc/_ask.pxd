@@ -40,7 +40,11 @@ cdef enum:
     DEVICES = 21          # cards of the family on the node
     LARGEST_FREE = 22     # MiB free on the emptiest card that the pod may join
     FAMILY = 23           # whose need it was, as the pod's families are numbered
-    TALLY_WIDTH = 24
+    # Plus one, 0 = none: the most that a card which is short of it has left of its cores and of its further budgets.
+    SHORT_CORES = 24
+    SHORT_A = 25
+    SHORT_B = 26
+    TALLY_WIDTH = 27
 
 
 cdef enum RowFlag:

@@ -11,14 +11,14 @@ from libc.string cimport memset
 
 from hami.alloc._ask cimport (
     BY_PERCENT, CLOSELY, DEVICES, ELIGIBLE, FAMILY, FITS, FULL_IS_EXCLUSIVE, GROUPED, INIT, IS_MIG, JOINED,
-    LARGEST_FREE, LINKED, MARKED, MIG_INFEASIBLE, MODE_NOT_FIT, MUTEX, NO_MEMORY, NUMA_BIND, NUMA_NOT_FIT,
+    LARGEST_FREE, LINKED, MARKED, MIG_INFEASIBLE, MODE_NOT_FIT, MUTEX, NO_CORES, NO_MEMORY, NUMA_BIND, NUMA_NOT_FIT,
     OF_FAMILY, TALLY_WIDTH, TOO_FEW_DEVICES, TOO_FEW_PICKED, WHYS, Ask, Joint, Need, Size,
 )
 from hami.alloc._linked cimport PULL_WEIGHT, links_of
 from hami.alloc._mig cimport MOST_SLICES, NO_COST, Grid, PlanTable, plan_cost
 from hami.alloc._rows cimport (
     CORES_SHIFT, LOOK_OPEN, LOOK_SHARED, LOOK_SHIFT, LOOK_SPENT, LOOK_USED, LOOK_WHOLE, MOST_NUMAS,
-    NUMA_SHIFT, barred, closed, memory_of, short_of, shown,
+    NUMA_SHIFT, barred, closed, memory_of, note_short, short_of, shown,
 )
 from hami.alloc._sliced cimport capacity
 from hami.alloc._together cimport PodRows
@@ -566,6 +566,8 @@ cdef class Engine(PodRows):
                 why = short_of(self, row, need, verdict)
             if why == FITS:
                 fitting += 1
+            elif why == NO_CORES:
+                note_short(self, row, need, tally)
             else:
                 tally[why] = 1 if why == MODE_NOT_FIT else tally[why] + 1
         tally[DEVICES] = devices

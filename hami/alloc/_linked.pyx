@@ -5,11 +5,11 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from hami.alloc._ask cimport (
-    DEVICES, FAMILY, FITS, GROUPED, JOINED, LARGEST_FREE, LINKED, LINKS_NOT_FIT, MODE_NOT_FIT, NUMA_BIND,
-    NUMA_NOT_FIT, NUMA_UP, PULL_UP, QUOTA, SCORE_DOWN, SCORE_UP, TAKEN_UP, TALLY_WIDTH, TOO_FEW_DEVICES,
+    DEVICES, FAMILY, FITS, GROUPED, JOINED, LARGEST_FREE, LINKED, LINKS_NOT_FIT, MODE_NOT_FIT, NO_CORES,
+    NUMA_BIND, NUMA_NOT_FIT, NUMA_UP, PULL_UP, QUOTA, SCORE_DOWN, SCORE_UP, TAKEN_UP, TALLY_WIDTH, TOO_FEW_DEVICES,
     TOO_FEW_PICKED, USED_DOWN, WHYS, Ask, Choice, Need,
 )
-from hami.alloc._rows cimport Rows, barred, closed, short_of, shown, write_choice
+from hami.alloc._rows cimport Rows, barred, closed, note_short, short_of, shown, write_choice
 from hami.alloc._topology cimport Links, LinkTable, Pick, choose_linked, set_score
 
 
@@ -126,7 +126,10 @@ cdef class LinkedRows(Rows):
                 else:
                     why = short_of(self, row, need, verdict)
             if why != FITS:
-                tally[why] += 1
+                if why == NO_CORES:
+                    note_short(self, row, need, tally)
+                else:
+                    tally[why] += 1
                 continue
             self.listed[found] = position
             found += 1

@@ -11,7 +11,8 @@ from hami.alloc._ask cimport (
     BY_PERCENT, CLASS_MISMATCH, CORDONED, CORES_AS_ASKED, CORES_EXHAUSTED, CORES_OF_DEVICE, ELIGIBLE,
     EXCLUSIVE_CONFLICT, FITS, FULL_IS_EXCLUSIVE, IS_MIG, MARK_BARRED, MARK_CHOSEN, MAY_BE_UNKNOWN, MIG_INFEASIBLE,
     MODE_NOT_FIT, MUTEX, NO_CORES, NO_MEMORY, ONLY_CHOSEN, QOS_MISMATCH, ROW_CORDONED, ROW_HEALTHY, ROW_UNSOUND,
-    SLOTS_EXHAUSTED, TYPE_MISMATCH, UNHEALTHY, UUID_MISMATCH, WRONG_MODE, Ask, Choice, Need,
+    SHORT_A, SHORT_B, SHORT_CORES, SLOTS_EXHAUSTED, TYPE_MISMATCH, UNHEALTHY, UUID_MISMATCH, WRONG_MODE, Ask,
+    Choice, Need,
 )
 from hami.alloc._boards cimport Boards
 from hami.alloc._mig cimport Grid
@@ -177,6 +178,20 @@ cdef inline int32_t short_of(Rows self, int32_t row, const Need* need, uint8_t v
     if verdict & IS_MIG:
         return MIG_INFEASIBLE
     return FITS
+
+
+cdef inline void note_short(Rows self, int32_t row, const Need* need, int32_t* tally) noexcept nogil:
+    # One more card that is short of compute, and what it has left of what it is short of.
+    cdef int64_t left = (need.full_cores if need.full_cores else self.cores[row]) - self.cores_used[row]
+    tally[NO_CORES] += 1
+    if left < cores_of(self, row, need):
+        tally[SHORT_CORES] = max(tally[SHORT_CORES], <int32_t>max(0, left) + 1)
+    left = self.part_a[row] - self.part_a_used[row]
+    if left < need.part_a:
+        tally[SHORT_A] = max(tally[SHORT_A], <int32_t>max(0, left) + 1)
+    left = self.part_b[row] - self.part_b_used[row]
+    if left < need.part_b:
+        tally[SHORT_B] = max(tally[SHORT_B], <int32_t>max(0, left) + 1)
 
 
 cdef inline void write_choice(Rows self, Choice* choice, const Need* need, int32_t index, int32_t row) noexcept nogil:

@@ -9,12 +9,12 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from hami.alloc._ask cimport (
-    DEVICES, FAMILY, FITS, IS_MIG, LARGEST_FREE, MIG_INFEASIBLE, NUMA_BIND, NUMA_NOT_FIT, OF_FAMILY, QUOTA,
+    DEVICES, FAMILY, FITS, IS_MIG, LARGEST_FREE, MIG_INFEASIBLE, NO_CORES, NUMA_BIND, NUMA_NOT_FIT, OF_FAMILY, QUOTA,
     TALLY_WIDTH, TOO_FEW_PICKED, WHYS, Ask, Choice, Joint, Need,
 )
 from hami.alloc._linked cimport LinkedRows
 from hami.alloc._mig cimport MOST_KINDS, MOST_SETS, MOST_SLICES, NO_COST, Grid, PlanTable, Step, divide, plan_cost
-from hami.alloc._rows cimport barred, closed, short_of, shown, write_choice
+from hami.alloc._rows cimport barred, closed, note_short, short_of, shown, write_choice
 
 
 cdef class SlicedRows(LinkedRows):
@@ -144,7 +144,9 @@ cdef class SlicedRows(LinkedRows):
                 found += min(room, need.count - found)
                 continue
             why = short_of(self, row, need, verdict)
-            if why != FITS:
+            if why == NO_CORES:
+                note_short(self, row, need, tally)
+            elif why != FITS:
                 tally[why] += 1
             elif found < need.count:
                 choice = &self.choices[behind + plain]

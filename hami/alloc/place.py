@@ -22,6 +22,7 @@ from hami.model.vendor import Registry, Vendor
 _DEVICES: Final = NUMBERS["DEVICES"]
 _LARGEST_FREE: Final = NUMBERS["LARGEST_FREE"]
 _FAMILY: Final = NUMBERS["FAMILY"]
+_SHORT: Final = [NUMBERS[word] for word in ("SHORT_CORES", "SHORT_A", "SHORT_B")]
 _UNREGISTERED: Final = NodeRefusal(counts={Why.UNREGISTERED: 1})
 
 
@@ -217,6 +218,14 @@ def _settled(ledger: Ledger, request: PodRequest, chosen: Assignment, families: 
 def _refusal(packed: bytes, families: Sequence[Vendor]) -> NodeRefusal:
     tally = array("i", packed)
     counts: Mapping[Why, int] = {Why(number): count for number, count in enumerate(tally[:_DEVICES]) if count}
-    reasons = families[tally[_FAMILY]].reasons
-    counts = counts if reasons is None else reasons(counts)
-    return NodeRefusal(counts=counts, devices=tally[_DEVICES], largest_free_mib=tally[_LARGEST_FREE])
+    vendor = families[tally[_FAMILY]]
+    counts = counts if vendor.reasons is None else vendor.reasons(counts)
+    cores, *parts = (tally[place] - 1 if tally[place] else None for place in _SHORT)
+    return NodeRefusal(
+        counts=counts,
+        devices=tally[_DEVICES],
+        largest_free_mib=tally[_LARGEST_FREE],
+        largest_free_cores=cores,
+        largest_free_parts=(parts[0], parts[1]),
+        vendor=vendor.name,
+    )

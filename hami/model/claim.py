@@ -252,6 +252,12 @@ class NodeRefusal:
     devices: int = 0
     largest_free_mib: int = 0
     """Free memory of the emptiest usable card, for people."""
+    largest_free_cores: int | None = None
+    """The most compute that a card has left which is short of it, in the family's unit; None = no card is."""
+    largest_free_parts: tuple[int | None, int | None] = (None, None)
+    """The same of its two further budgets."""
+    vendor: VendorWord | None = None
+    """The family that was asked for what is not there; None = the node has none."""
 
     @property
     def text(self) -> str:

@@ -215,6 +215,20 @@ Dress = Callable[[Outcome, "Vendor"], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What people read about a family; no plug-in does."""
+
+    parts: tuple[str, str] = ("", "")
+    """What `Device.parts` count, in the plural; empty = the family has no such budget."""
+    apart: str = ""
+    """What is the matter with a node where `choose` finds nothing: `without linked devices`."""
+    memory_known: bool = True
+    """False: a device is registered with a figure that is no amount of memory."""
+    asked: Callable[[Need], str] | None = None
+    """What a need asks, where its node says what the figures mean (`Vendor.measure`); empty = as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vendor:
     """One device family."""
 
@@ -254,6 +268,7 @@ class Vendor:
     recall: Recall | None = None
     reasons: Reasons | None = None
     dress: Dress | None = None
+    terms: Terms = field(default_factory=Terms)
     dress_keys: tuple[str, ...] = ()
     """Every key that `dress` may write: nobody else writes them, and an earlier attempt's are removed."""
     # Defaults below come from the family's configuration section.

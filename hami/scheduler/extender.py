@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from hami.alloc import defragment, record
+from hami.alloc.explain import asks
 from hami.alloc.place import place, place_on
 from hami.alloc.request import RequestError, WeightsError, read_request, warnings
 from hami.cluster.picture import Picture
@@ -29,6 +30,8 @@ from hami.scheduler.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
+ASKED: Final = 300
+"""Characters of an event that say what a pod asks for."""
 BEST: Final = 10
 """kube-scheduler's highest extender priority."""
 
@@ -161,8 +164,8 @@ class Extender:
         refusals = dict(refused.refusals)
         cut = [name for name, refusal in refusals.items() if Why.MIG_INFEASIBLE in refusal.counts]
         hint = defragment.hint(self._picture.ledger, request, cut)
-        asked = [self._picture.registry[name] for name in request.vendors]
-        text = verdicts.refused(refusals, hint.text if hint else "", asked[0] if len(asked) == 1 else None)
+        registry = self._picture.registry
+        text = verdicts.refused(refusals, hint.text if hint else "", registry, clip(asks(request, registry), ASKED))
         self._events.tell(subject, "FilteringFailed", text, warning=True)
         self._counters.filtered("no_fitting_node")
         log.info("pod %s: %s", request.key, text)

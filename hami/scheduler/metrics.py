@@ -14,9 +14,9 @@ from prometheus_client import generate_latest
 from hami import __version__
 from hami.alloc.ledger import DeviceUsage
 from hami.cluster.picture import Picture
-from hami.model import units
 from hami.model.names import NodeName
 from hami.scheduler.counters import Counters
+from hami.scheduler.family_metrics import FamilyMetrics, escaped, head, line
 
 MIB: Final = 2**20
 PIECE: Final = 20
@@ -118,7 +118,7 @@ class Metrics:
         parts += await self._devices(breathe)
         parts += await self._pods(breathe)
         parts += self._quotas()
-        parts.append(self._units())
+        parts += await FamilyMetrics(self._picture).text(breathe)
         return "".join(parts).encode()
 
     async def _devices(self, breathe: Callable[[], Awaitable[None]]) -> list[str]:
@@ -133,17 +133,17 @@ class Metrics:
                     if value is None:
                         continue
                     values = [labels[name] for name in family.labels]
-                    lines[i].append(_line(family.name, family.labels, values, value))
+                    lines[i].append(line(family.name, family.labels, values, value))
                     if self._legacy:
                         old = values[: len(family.legacy_labels)]
-                        legacy[i].append(_line(family.legacy, family.legacy_labels, old, value))
+                        legacy[i].append(line(family.legacy, family.legacy_labels, old, value))
             if position % PIECE == PIECE - 1:
                 await breathe()
         parts: list[str] = []
         for i, family in enumerate(_DEVICE_FAMILIES):
-            parts += [_head(family.name, family.help), *lines[i]]
+            parts += [head(family.name, family.help), *lines[i]]
             if self._legacy:
-                parts += [_head(family.legacy, family.help), *legacy[i]]
+                parts += [head(family.legacy, family.help), *legacy[i]]
         return parts
 
     async def _pods(self, breathe: Callable[[], Awaitable[None]]) -> list[str]:
@@ -164,19 +164,19 @@ class Metrics:
         old_cores: list[str] = []
         for position, pod in enumerate(list(self._picture.ledger.pods.values())):
             for (_, uuid), held in self._picture.ledger.held_by(pod.uid).items():
-                values = [_escaped(v) for v in (pod.key.namespace, pod.node, pod.key.name, "0", uuid)]
-                memory.append(_line("hami_vgpu_memory_allocated_bytes", new, values, held.memory_mib * MIB))
-                cores.append(_line("hami_vgpu_core_allocated_ratio", new, values, held.cores))
+                values = [escaped(v) for v in (pod.key.namespace, pod.node, pod.key.name, "0", uuid)]
+                memory.append(line("hami_vgpu_memory_allocated_bytes", new, values, held.memory_mib * MIB))
+                cores.append(line("hami_vgpu_core_allocated_ratio", new, values, held.cores))
                 if self._legacy:
-                    old_memory.append(_line("vGPUMemoryAllocated", old, values, held.memory_mib * MIB))
-                    old_cores.append(_line("vGPUCoreAllocated", old, values, held.cores))
+                    old_memory.append(line("vGPUMemoryAllocated", old, values, held.memory_mib * MIB))
+                    old_cores.append(line("vGPUCoreAllocated", old, values, held.cores))
             if position % (10 * PIECE) == 10 * PIECE - 1:
                 await breathe()
-        parts = [_head("hami_vgpu_memory_allocated_bytes", "Memory promised to a pod on a device"), *memory]
-        parts += [_head("hami_vgpu_core_allocated_ratio", "Compute promised to a pod on a device"), *cores]
+        parts = [head("hami_vgpu_memory_allocated_bytes", "Memory promised to a pod on a device"), *memory]
+        parts += [head("hami_vgpu_core_allocated_ratio", "Compute promised to a pod on a device"), *cores]
         if self._legacy:
-            parts += [_head("vGPUMemoryAllocated", "Memory promised to a pod on a device"), *old_memory]
-            parts += [_head("vGPUCoreAllocated", "Compute promised to a pod on a device"), *old_cores]
+            parts += [head("vGPUMemoryAllocated", "Memory promised to a pod on a device"), *old_memory]
+            parts += [head("vGPUCoreAllocated", "Compute promised to a pod on a device"), *old_cores]
         return parts
 
     def _quotas(self) -> list[str]:
@@ -184,26 +184,17 @@ class Metrics:
         limits: list[str] = []
         old: list[str] = []
         for namespace, resource, amount, limit in self._quota_rows():
-            values = [_escaped(namespace), _escaped(resource), str(limit or 0)]
-            used.append(_line("hami_resource_quota_used", ("namespace", "quota_name", "limit"), values, amount))
+            values = [escaped(namespace), escaped(resource), str(limit or 0)]
+            used.append(line("hami_resource_quota_used", ("namespace", "quota_name", "limit"), values, amount))
             if limit is not None:
-                limits.append(_line("hami_resource_quota_limit", ("namespace", "quota_name"), values[:2], limit))
+                limits.append(line("hami_resource_quota_limit", ("namespace", "quota_name"), values[:2], limit))
             if self._legacy:
-                old.append(_line("QuotaUsed", ("quotanamespace", "quotaName", "limit"), values, amount))
-        parts = [_head("hami_resource_quota_used", "What a namespace's pods hold of a limited resource"), *used]
-        parts += [_head("hami_resource_quota_limit", "The limit of a namespace"), *limits]
+                old.append(line("QuotaUsed", ("quotanamespace", "quotaName", "limit"), values, amount))
+        parts = [head("hami_resource_quota_used", "What a namespace's pods hold of a limited resource"), *used]
+        parts += [head("hami_resource_quota_limit", "The limit of a namespace"), *limits]
         if self._legacy:
-            parts += [_head("QuotaUsed", "What a namespace's pods hold of a limited resource"), *old]
+            parts += [head("QuotaUsed", "What a namespace's pods hold of a limited resource"), *old]
         return parts
-
-    def _units(self) -> str:
-        """One series a family: what its amounts count."""
-        name, labels = "hami_device_units_info", ("family", "memory_unit_mib", "core_unit")
-        lines = [_head(name, "MiB in the unit in which pods ask for a family's memory, and what its compute counts")]
-        for vendor in self._picture.registry:
-            values = [_escaped(vendor.name), str(max(1, vendor.memory_factor)), units.core_unit(vendor)]
-            lines.append(_line(name, labels, values, 1))
-        return "".join(lines)
 
     def _quota_rows(self) -> Iterator[tuple[str, str, int, int | None]]:
         namespaces = {pod.key.namespace for pod in self._picture.ledger.pods.values()}
@@ -222,27 +213,14 @@ class Metrics:
 def _device_labels(node: NodeName, usage: DeviceUsage) -> dict[str, str]:
     device = usage.device
     return {
-        "node": _escaped(node),
-        "device_uuid": _escaped(device.uuid),
+        "node": escaped(node),
+        "device_uuid": escaped(device.uuid),
         "device_index": str(device.index),
-        "device_type": _escaped(device.model),
+        "device_type": escaped(device.model),
         "device_cores": str(device.cores),
         "device_memory_limit": str(device.memory_mib),
     }
 
 
-def _head(name: str, help_: str) -> str:
-    return f"# HELP {name} {help_}\n# TYPE {name} gauge\n"
-
-
-def _line(name: str, labels: tuple[str, ...], values: list[str], value: float) -> str:
-    pairs = ",".join(f'{label}="{text}"' for label, text in zip(labels, values, strict=True))
-    return f'{name}{{{pairs},zone="vGPU"}} {value}\n'
-
-
 def _build_info() -> str:
-    return f'{_head("hami_build_info", "The version that runs")}hami_build_info{{version="{__version__}"}} 1\n'
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    return f'{head("hami_build_info", "The version that runs")}hami_build_info{{version="{__version__}"}} 1\n'

@@ -10,7 +10,7 @@ from typing import Final
 from hami.alloc.explain import in_words
 from hami.model.claim import NodeRefusal, Placed
 from hami.model.names import NodeName
-from hami.model.vendor import Vendor
+from hami.model.vendor import Registry
 
 LONGEST: Final = 1024
 """Bytes of an event's message."""
@@ -29,23 +29,25 @@ def found(placed: Placed) -> str:
     return cut(f"find fit node({placed.assignment.node}), {unfit} nodes not fit, {fit} nodes fit({','.join(shown)})")
 
 
-def refused(refusals: Mapping[NodeName, NodeRefusal], hint: str = "", vendor: Vendor | None = None) -> str:
+def refused(
+    refusals: Mapping[NodeName, NodeRefusal], hint: str = "", registry: Registry | None = None, asked: str = ""
+) -> str:
     """`no available node, 3 nodes do not meet: 12 devices short of memory; 2 nodes CardInsufficientMemory(n1,n2)`.
 
-    `hint` says what would help; it stands before the names, which may be cut off. `vendor` is the one that was asked
-    for, if it was one.
+    `asked` is what the pod asks for, and `hint` what would help; both stand before the names, which may be cut off.
+    Amounts are in the units of their family where the registry is given.
     """
     by_word: dict[str, list[NodeName]] = {}
     for name, refusal in refusals.items():
         for why in refusal.counts:
             by_word.setdefault(why.word, []).append(name)
-    _, _, reasons = in_words(refusals.values(), vendor).partition(": ")
+    _, _, reasons = in_words(refusals.values(), registry).partition(": ")
     words = [
         f"{len(names)} nodes {word}({_few(names)})"
         for word, names in sorted(by_word.items(), key=lambda entry: (-len(entry[1]), entry[0]))
     ]
-    told = [f"no available node, {len(refusals)} nodes do not meet: {reasons}", *([hint] if hint else []), *words]
-    return cut("; ".join(told))
+    told = [f"no available node, {len(refusals)} nodes do not meet: {reasons}", asked and f"asked: {asked}", hint]
+    return cut("; ".join([*filter(None, told), *words]))
 
 
 def texts(refusals: Mapping[NodeName, NodeRefusal]) -> dict[NodeName, str]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from hami.alloc.demand import Kind, kind_of
 from hami.model import units
-from hami.model.claim import ANY_DEVICE, Percent, PodRequest, Refused, Why
+from hami.model.claim import ANY_DEVICE, PodRequest, Refused, Why
 from hami.model.host import NO_HOST
 from hami.model.vendor import Registry
 from hami.simulate.constraints import Wish
@@ -124,15 +124,12 @@ def asks(request: PodRequest, registry: Registry) -> str:
     for container in request.containers:
         for need in container.needs:
             vendor = registry[need.vendor]
-            memory = (
-                f"{need.memory.amount} % memory"
-                if isinstance(need.memory, Percent)
-                else units.memory(vendor, need.memory.amount)
-            )
-            cores = f", {units.asked_cores(vendor, need.cores)}" if need.cores else ""
+            each = [vendor.terms.asked(need)] if vendor.terms.asked else units.amounts(vendor, need)
+            share = f" with {', '.join(each)}" if each else ""
+            count = need.vendor if vendor.terms.asked else f"{need.count} {need.vendor}"
             models = request.selections.get(need.vendor, ANY_DEVICE).type_in
             only = f" on {' or '.join(models)}" if models else ""
-            parts.append(f"{need.count} {need.vendor} with {memory}{cores}{only}")
+            parts.append(f"{count}{share}{only}")
     if request.host != NO_HOST:
         parts.append(f"{request.host.cpu_milli / 1000:g} CPU, {request.host.memory_mib / 1024:,.4g} GiB")
     return "; ".join(parts) or "nothing"

@@ -22,6 +22,7 @@ from hami.model.vendor import (
     Shaped,
     ShapeError,
     Spot,
+    Terms,
     Vendor,
     Wanted,
 )
@@ -196,5 +197,6 @@ def declared(chip: Chip) -> Vendor:
         misfit=Why.TOO_FEW_PICKED,
         recall=chip.recall,
         dress=chip.dress,
+        terms=Terms(parts=("AI cores", "AI CPUs")),
         dress_keys=(f"huawei.com/{chip.word}", TIME),
     )

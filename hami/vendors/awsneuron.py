@@ -22,6 +22,7 @@ from hami.model.vendor import (
     Shaped,
     ShapeError,
     Spot,
+    Terms,
     Vendor,
     Wanted,
 )
@@ -91,6 +92,12 @@ def ask(container: Container, notes: Notes, vendor: Vendor) -> Need | None:
     if cores is None:
         return None
     return Need(vendor=vendor.name, count=1, memory=Mib(0), cores=cores, leaves=IN_USE | BY_CORE, no_qos=WHOLE)
+
+
+def asked(need: Need) -> str:
+    """For people: cores, or devices."""
+    amount, unit = (need.cores, "core") if need.cores else (need.count, "device")
+    return f"{amount} {unit}{'s' * (amount > 1)}"
 
 
 def measure(need: Need, mode: str) -> Need | None:
@@ -240,6 +247,7 @@ NEURON: Final = Vendor(
     recall=recall,
     reasons=reasons,
     dress=tell,
+    terms=Terms(apart="with fewer free neighbouring devices than asked", asked=asked),
     dress_keys=(IDS, BY, "NEURON_ALLOC_TIME", "NEURON_ALLOCATED", NODE),
 )
 

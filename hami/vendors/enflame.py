@@ -8,7 +8,7 @@ from hami.model.device import Device
 from hami.model.names import DeviceUuid, VendorWord
 from hami.model.registration import cards_of_capacity
 from hami.model.section import named
-from hami.model.vendor import NodeFacts, Resources, Rule, SelectKeys, Vendor
+from hami.model.vendor import NodeFacts, Resources, Rule, SelectKeys, Terms, Vendor
 from hami.vendors import enflame_drs
 
 
@@ -37,6 +37,7 @@ GCU: Final = Vendor(
     default_count=0,
     default_cores=100,
     reasons=alone,
+    terms=Terms(memory_known=False),
 )
 
 

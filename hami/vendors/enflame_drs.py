@@ -11,7 +11,7 @@ from hami.model.device import Device
 from hami.model.document import read_name
 from hami.model.names import INT32_MAX, DeviceUuid, VendorWord, WireError
 from hami.model.section import named, read_keys
-from hami.model.vendor import NodeFacts, Notes, Outcome, Resources, SelectKeys, Shaped, ShapeError, Vendor
+from hami.model.vendor import NodeFacts, Notes, Outcome, Resources, SelectKeys, Shaped, ShapeError, Terms, Vendor
 from hami.model.wire import gojson
 
 CONTAINERS: Final = "assigned-containers"
@@ -112,6 +112,14 @@ def ask(container: Container, notes: Notes, vendor: Vendor) -> Need | None:
     return Need(vendor=vendor.name, count=1, memory=Mib(memory or 0), cores=cores or 0, full_cores=UNBOUNDED)
 
 
+def asked(need: Need) -> str:
+    """For people: slices, or memory as written and percent."""
+    if need.parts[0]:
+        return f"{need.parts[0]} slice{'s' * (need.parts[0] > 1)}"
+    memory = [f"{need.memory.amount} GiB (MiB where that is above twice a card's)"] if need.memory.amount else []
+    return ", ".join([*memory, *([f"{need.cores} % cores"] if need.cores else [])])
+
+
 def measure(need: Need, mode: str) -> Need | None:
     """The smallest profile that serves a need. Memory above twice the largest is in MiB, else in GiB."""
     offered, asked = profiles(mode), need.memory.amount
@@ -202,6 +210,7 @@ DRS: Final = Vendor(
     settle=settle,
     recall=recall,
     dress=tell,
+    terms=Terms(parts=("slices", ""), asked=asked),
     dress_keys=(*(PREFIX + key for key in MARKS), CONTAINERS),
 )
 

@@ -21,6 +21,7 @@ from hami.model.vendor import (
     SelectKeys,
     Shaped,
     Spot,
+    Terms,
     Vendor,
     Wanted,
 )
@@ -161,6 +162,7 @@ SELECT: Final = SelectKeys(
     also_in="baidu.com/use-gpuuuid",
     also_out="baidu.com/nouse-gpuuuid",
 )
+TERMS: Final = Terms(apart="with fewer free linked devices than asked")
 XPU: Final = Vendor(
     name=VendorWord("kunlun"),
     config_section="kunlun",
@@ -177,6 +179,7 @@ XPU: Final = Vendor(
     choose=choose_whole,
     reasons=told,
     dress=indices,
+    terms=TERMS,
     dress_keys=(INDICES,),
 )
 VXPU: Final = Vendor(
@@ -195,6 +198,7 @@ VXPU: Final = Vendor(
     choose=choose,
     stand=stand,
     reasons=told_of_shares,
+    terms=TERMS,
 )
 
 

@@ -412,6 +412,7 @@ class Trial:
         cards = [device for vendor, device in node.cards(self.registry) if vendor == need.vendor]
         counts: dict[Why, int] = {}
         largest_free = 0
+        largest_cores: int | None = None
 
         def count(why: Why, by: int = 1) -> None:
             counts[why] = counts.get(why, 0) + by
@@ -453,6 +454,8 @@ class Trial:
             why = self.room(node, position, need, device, [*others, self.share(need, device)], segments)
             if why is not None:
                 count(why)
+                if why is Why.NO_CORES:
+                    largest_cores = max(largest_cores or 0, device.cores - used.cores)
                 continue
             group.append(device)
             if len(group) == need.count and not weighed:
@@ -482,7 +485,13 @@ class Trial:
             counts = {Why.QUOTA: need.count}
         elif need.count > len(cards):
             counts = {Why.TOO_FEW_DEVICES: 1}
-        return NodeRefusal(counts=counts, devices=len(cards), largest_free_mib=largest_free)
+        return NodeRefusal(
+            counts=counts,
+            devices=len(cards),
+            largest_free_mib=largest_free,
+            largest_free_cores=largest_cores,
+            vendor=need.vendor,
+        )
 
     def scores(self, node: Node) -> Scores:
         """Pair scores of all the node's cards; both ends of a pair must tell it."""

@@ -28,11 +28,11 @@ def test_memory(family: str, mib: int, text: str) -> None:
 
 def test_compute_counts_percent_but_for_three_families() -> None:
     others = {vendor.name: units.core_unit(vendor) for vendor in FAMILIES if units.core_unit(vendor) != "percent"}
-    assert others == {"AMD": "compute units", "Mthreads": "units", "AWSNeuron": "units"}
+    assert others == {"AMD": "compute units", "Mthreads": "cores", "AWSNeuron": "cores"}
 
 
 def test_compute_as_it_is_asked_for() -> None:
     texts = {
         name: units.asked_cores(vendor, 4) for name in ("AMD", "Mthreads", "DCU") if (vendor := FAMILIES.get(name))
     }
-    assert texts == {"AMD": "4 % cores", "Mthreads": "4 cores", "DCU": "4 % cores"}
+    assert texts == {"AMD": "4 % of the compute units", "Mthreads": "4 cores", "DCU": "4 % cores"}

@@ -4,6 +4,7 @@ import pytest
 
 from hami.model.claim import Assignment, NodeRefusal, Placed, Why
 from hami.model.names import NodeName
+from hami.model.vendor import Registry
 from hami.scheduler import verdicts
 from hami.scheduler.extender import priorities
 from hami.vendors.cambricon import MLU
@@ -43,8 +44,9 @@ def test_refusal_counts_devices_and_names_nodes() -> None:
 
 
 def test_amounts_are_told_in_the_units_that_the_pod_asks_in() -> None:
-    refusals = {NodeName("n1"): NodeRefusal(counts={Why.NO_MEMORY: 1}, devices=1, largest_free_mib=4096)}
-    assert "largest free 4,096 MiB (16 units of 256 MiB)" in verdicts.refused(refusals, "", MLU)
+    refusal = NodeRefusal(counts={Why.NO_MEMORY: 1}, devices=1, largest_free_mib=4096, vendor=MLU.name)
+    text = verdicts.refused({NodeName("n1"): refusal}, "", Registry((MLU,)), "1 device")
+    assert "largest free 4,096 MiB (16 units of 256 MiB)); asked: 1 device; 1 nodes" in text
 
 
 def test_refusal_by_thousands_stays_short() -> None:
