@@ -50,6 +50,7 @@ class Services:
     def __init__(self, cluster: Cluster, *, machine: Path = MACHINE) -> None:
         self._cluster, self._layout, self._machine = cluster, cluster.layout, machine
         self._agent_started = 0.0
+        self._agent_environment: Mapping[str, str] = {}
 
     def start(self, scheduler_flags: Sequence[str] = (), agent_flags: Sequence[str] = ()) -> None:
         """Both services up, the node's devices announced and allocatable, the webhook in place."""
@@ -105,7 +106,7 @@ class Services:
                 f"--metrics-bind-address={HOST}:{layout.ports['agent-metrics']}",
                 *flags,
             ],
-            _ENVIRONMENT,
+            {**_ENVIRONMENT, **self._agent_environment},
         )
 
     def restart_scheduler(self, flags: Sequence[str] = ()) -> None:
@@ -143,22 +144,25 @@ class Services:
             self.restart_agent()
 
     @contextmanager
-    def every_family(self, machine: Path) -> Iterator[None]:
-        """The node is `machine`, with all that the chart configures of every family, while the block runs."""
+    def every_family(
+        self, machine: Path, agent_flags: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> Iterator[None]:
+        """The node is `machine`, with all that the chart configures of every family, while the block runs; the agent
+        with more flags and `environment`."""
         objects = _chart_objects("devices.ascend.enabled=true", "devices.iluvatar.enabled=true")
         maps = {o["metadata"]["name"]: o["data"] for o in objects if o["kind"] == "ConfigMap"}
         extenders = yaml.safe_load(maps["hami-scheduler"]["config.yaml"])["extenders"]
         plane, ca, usual = self._cluster.control_plane, self._cluster.pki.ca, self._machine
         config = self._layout.state / "device-config.yaml"
         config.write_text(maps["hami-scheduler-device"]["device-config.yaml"], encoding="utf-8")
-        self._machine = machine
+        self._machine, self._agent_environment = machine, environment or {}
         try:
             self.restart_scheduler(["--enable-ascend", "--enable-iluvatar"])
             plane.restart_scheduler(kube_scheduler_configuration(self._layout, ca, extenders[0]["managedResources"]))
-            self.restart_agent()
+            self.restart_agent(agent_flags)
             yield
         finally:
-            self._machine = usual
+            self._machine, self._agent_environment = usual, {}
             self._write_config(device_config())
             self.restart_scheduler()
             plane.restart_scheduler(kube_scheduler_configuration(self._layout, ca))
