@@ -15,12 +15,16 @@ from hami.alloc.grant import LOCK
 from hami.cli.agent import agent
 from hami.cli.flags import normalise
 from hami.cli.scheduler import scheduler
+from hami.model import units
 from hami.model.names import VendorWord
 from hami.model.settings import DEFAULT_DEVICE_CONFIG, read_device_config
-from hami.model.vendor import Registry
+from hami.model.vendor import Registry, Vendor
 from hami.node import cgroups, mps
-from hami.vendors import registry
+from hami.vendors import ALL, registry
 from tests.deploy.conftest import CHART, Render, RenderError
+
+OF_CHIPS = ("vnpus", "iluvatars")
+"""Sections whose names follow from chips' names."""
 
 
 def one(objects: Iterable[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
@@ -114,6 +118,25 @@ def test_every_family_is_configured_as_it_is_declared(render: Render) -> None:
         )
         chip, own_chip = (getattr(one.shape, "__self__", None) for one in (ours, own))
         assert chip == own_chip, "a chip's templates and budgets"
+
+
+@pytest.mark.parametrize("vendor", [one for one in ALL if one.config_section not in OF_CHIPS], ids=lambda one: one.name)
+def test_every_amount_has_its_unit_beside_it(vendor: Vendor) -> None:
+    said = {
+        value: comment
+        for line in (CHART / "values.yaml").read_text().splitlines()
+        for entry, _, comment in [line.partition(" # ")]
+        for value in [entry.partition(": ")[2].strip()]
+        if comment
+    }
+    names = vendor.resources
+    assert all(said.get(name) for name in names.names())
+    if names.memory:
+        factor = vendor.memory_factor
+        unit = {1: "MiB", units.GIB: "GiB"}.get(factor, f"units of {factor} MiB")
+        assert said[names.memory].startswith(unit)
+    if names.cores:
+        assert units.core_unit(vendor) in said[names.cores]
 
 
 def test_every_name_of_every_family_is_the_extenders(render: Render) -> None:
