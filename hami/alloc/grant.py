@@ -117,18 +117,16 @@ def mps_env(shares: Sequence[Share], *, cores: bool, memory: bool, beside_mib: i
     """Variables that make programs run under the node's MPS daemon, each up to the container's share.
 
     `cores`: with a ceiling on multiprocessors. It is one for all devices, so the smallest share counts. `memory`: with
-    the daemon's own limit on each single process, `beside_mib` above the container's. It goes by the driver's ordinals,
-    and which device is which is the driver's to decide: so the largest amount counts for all, and one device without a
-    limit leaves all without. An ordinal that does not exist would take the limits from all.
+    the daemon's own limit on each single process, `beside_mib` above the container's. Devices are named by UUID, as the
+    driver numbers them in an order of its own; one that a program does not see takes the limits from all.
     """
     env = {"CUDA_MPS_PIPE_DIRECTORY": MPS_PIPE, "CUDA_MPS_LOG_DIRECTORY": MPS_LOG}
     ceilings = [share.cores for share in shares if 0 < share.cores < FULL]
     if cores and ceilings:
         env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(min(ceilings))
-    amounts = [share.memory_mib for share in shares]
-    if memory and all(amounts) and amounts:
-        most = max(amounts) + beside_mib
-        env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(f"{i}={most}M" for i in range(len(amounts)))
+    pinned = [f"{share.uuid}={share.memory_mib + beside_mib}M" for share in shares if share.memory_mib]
+    if memory and pinned:
+        env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(pinned)
     return env
 
 

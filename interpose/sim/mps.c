@@ -57,17 +57,37 @@ static bool read_bytes(const char **at, u64 *bytes)
     return true;
 }
 
-/* `0=3000M,1=2G`, by CUDA's ordinals. False where any of it cannot be meant; a device that the process does not see is
- * among that, and so takes the limits from all others. */
+/* The position in `units` of the device that a key up to `=` names, by CUDA's ordinal or as its UUID begins; -1: none, or not
+ * one alone. */
+static int meant(const char *key, size_t length, const int *units, int count)
+{
+    u64 ordinal;
+    const char *at = key;
+    if (read_number(&at, SIM_UNITS, &ordinal))
+        return at == key + length && ordinal < (u64)count ? (int)ordinal : -1;
+    int found = -1;
+    for (int i = 0; i < count && length > 4; i++) {
+        if (strncmp(sim->devices[units[i]].uuid, key, length) != 0)
+            continue;
+        if (found >= 0)
+            return -1;
+        found = i;
+    }
+    return found;
+}
+
+/* `0=3000M,GPU-1f3a=2G`. False where any of it cannot be meant; a device that the process does not see is among that, and
+ * so takes the limits from all others. */
 static bool read_pinned(const char *text, const int *units, int count, u64 *pinned)
 {
     for (;; text++) {
-        u64 ordinal, bytes;
-        if (!read_number(&text, SIM_UNITS, &ordinal) || *text++ != '=' || !read_bytes(&text, &bytes))
+        u64 bytes;
+        size_t length = strcspn(text, "=");
+        int device = text[length] ? meant(text, length, units, count) : -1;
+        text += length + 1;
+        if (device < 0 || !read_bytes(&text, &bytes) || pinned[units[device]])
             return false;
-        if (ordinal >= (u64)count || pinned[units[ordinal]])
-            return false;
-        pinned[units[ordinal]] = bytes;
+        pinned[units[device]] = bytes;
         if (*text != ',')
             return !*text;
     }

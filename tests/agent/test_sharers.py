@@ -74,7 +74,7 @@ async def test_a_container_is_sent_to_the_daemon_with_its_share(rig: Rig, strate
     env, mounts = told(rig, strategy, "a")
     assert env["CUDA_MPS_PIPE_DIRECTORY"] == "/run/hami/mps/pipe"
     assert env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "30"
-    assert env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == "0=3600M", "contexts are beside the limit"
+    assert env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == f"{UUIDS[0]}=3600M", "contexts are beside the limit"
     assert {"/run/hami/mps/pipe", "/run/hami/mps/log"} <= mounts
     assert enforcer(rig, "a") == "mps"
 
@@ -118,9 +118,9 @@ class Caps:
     ("caps", "accounting", "pinned"),
     [
         pytest.param(Caps(), "", None, id="the driver caps the container"),
-        pytest.param(None, "", "0=700M", id="contexts are beside the limit"),
-        pytest.param(None, "requested", "0=700M", id="and not shown"),
-        pytest.param(None, "strict", "0=100M", id="contexts are part of the limit"),
+        pytest.param(None, "", f"{UUIDS[0]}=700M", id="contexts are beside the limit"),
+        pytest.param(None, "requested", f"{UUIDS[0]}=700M", id="and not shown"),
+        pytest.param(None, "strict", f"{UUIDS[0]}=100M", id="contexts are part of the limit"),
     ],
 )
 def test_how_much_memory_mps_leaves_a_program(

@@ -71,9 +71,9 @@ def test_the_host_pid_broker_where_it_is_served() -> None:
 @pytest.mark.parametrize(
     ("shares", "percentage", "pinned"),
     [
-        (ONE, "30", "0=3000M"),
-        ((share("GPU-a", 3000, 60), share("GPU-b", 4000, 20)), "20", "0=4000M,1=4000M"),
-        ((share("GPU-a", 3000, 100), share("GPU-b", 0, 0)), None, None),
+        (ONE, "30", "GPU-a=3000M"),
+        ((share("GPU-a", 3000, 60), share("GPU-b", 4000, 20)), "20", "GPU-a=3000M,GPU-b=4000M"),
+        ((share("GPU-a", 3000, 100), share("GPU-b", 0, 0)), None, "GPU-a=3000M"),
         ((share("GPU-a", 0, 0),), None, None),
         ((), None, None),
     ],

@@ -143,12 +143,15 @@ class TestMemory:
     ) -> None:
         """A container's devices come to it in the order of the machine, its shares in the order of their choice."""
         container = grant(machine, tmp_path, (3000, 30), (1000, 30), devices=(1, 0))
-        with programs(container.hooked) as [program]:
-            for ordinal, granted in ((0, 1000), (1, 3000)):
-                assert program.use(ordinal) == 0
-                assert program.info()[2] == granted * MIB
-                assert program.alloc((granted + 1) * MIB)[0] == OUT_OF_MEMORY
-                assert program.alloc(granted * MIB)[0] == 0
+        for ordinal, granted in ((0, 1000), (1, 3000)):
+            allowed = granted + MPS_BESIDE_MIB - CONTEXT_MIB
+            with programs(container.hooked, container.bare) as (hooked, bare):
+                assert (hooked.use(ordinal), bare.use(ordinal)) == (0, 0)
+                assert hooked.info()[2] == granted * MIB
+                assert hooked.alloc((granted + 1) * MIB)[0] == OUT_OF_MEMORY
+                assert hooked.alloc(granted * MIB)[0] == 0
+                assert bare.alloc((allowed + 1) * MIB)[0] == OUT_OF_MEMORY
+                assert bare.alloc(allowed * MIB)[0] == 0
 
     def test_a_program_that_narrows_its_devices_loses_mps_limits_and_keeps_ours(
         self, machine: Simulation, tmp_path: Path

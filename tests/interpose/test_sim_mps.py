@@ -108,6 +108,24 @@ def test_ordinals_are_those_the_program_sees(machine: Simulation, visible: str, 
         assert room(program) == first
 
 
+@pytest.mark.parametrize(
+    ("limit", "first", "second"),
+    [
+        ("{1}=1000M,{0}=2000M", 1900, 900),
+        ("{1:.20}=1000M,0=2000M", 1900, 900),
+        ("{0}=1000M", 900, WHOLE),
+        ("{0}=1000M,0=2000M", WHOLE, WHOLE),
+        ("GPU-=1000M", WHOLE, WHOLE),
+        ("{0}x=1000M", WHOLE, WHOLE),
+        ("GPU-00000000-0000-0000-0000-000000000000=1000M,0=1000M", WHOLE, WHOLE),
+    ],
+    ids=["by uuid", "as it begins", "one of two", "twice", "any", "too long", "not there"],
+)
+def test_devices_by_their_uuid(machine: Simulation, limit: str, first: int, second: int) -> None:
+    with client(machine, limit.format(*machine.uuids)) as program:
+        assert (room(program, 0), room(program, 1)) == (first, second)
+
+
 def test_memory_info_shows_the_limit_as_free_and_the_device_as_total(machine: Simulation) -> None:
     with client(machine, "0=1000M") as program, machine.client() as other:
         assert program.use() == 0
