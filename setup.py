@@ -44,6 +44,7 @@ EXTENSIONS = [
             "_linked",
             "_mig",
             "_rows",
+            "_sight",
             "_sliced",
             "_together",
             "_topology",

@@ -1,10 +1,10 @@
 """The engine's face to `table.py` and `place.py`: a survey of nodes, and the choice on one of them."""
 
 from cython cimport final
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from hami.alloc._ask cimport Ask, Need
-from hami.alloc._together cimport PodRows
+from hami.alloc._ask cimport Ask
+from hami.alloc._sight cimport SightRows
 
 
 cdef enum:
@@ -20,20 +20,6 @@ cdef struct Ranked:
 
 
 ctypedef int (*Compare)(const void* left, const void* right) noexcept nogil
-
-
-cdef struct Sight:
-    # What the glance of a card must show, so that it takes one share of a need.
-    bint sharp            # glances can tell
-    bint close            # only a look at every column can, but no trial is needed
-    const uint8_t* verdicts
-    uint64_t ask          # the amounts, where a glance has them
-    uint64_t care         # bits that count
-    uint64_t want         # as they must be
-    uint64_t slice_care   # the same for cards in MIG mode
-    bint percent          # memory is percent of the card: the amount in `ask` says nothing
-    bint marked           # marks count
-    bint alone            # neither does: the glance alone says it
 
 
 cdef class Survey:
@@ -52,20 +38,18 @@ cdef class Survey:
 
 
 @final
-cdef class Engine(PodRows):
+cdef class Engine(SightRows):
     cdef uint32_t survey_number
-    cdef Sight sight                # of the survey under way
+    # working space, kept between calls
+    cdef int32_t* listed            # the candidates by number
+    cdef int64_t* answers           # what a look at them says
+    cdef Py_ssize_t listed_room
 
+    cdef int reserve_nodes(self, Py_ssize_t count) except -1
     cdef void size(self, Ask ask, int32_t node) noexcept nogil
-    cdef void try_on(self, Ask ask, int32_t node, uint64_t pod_salt, Survey found) noexcept nogil
+    cdef void sum_up(self, Ask ask, Py_ssize_t count, uint64_t pod_salt, Survey found) noexcept nogil
+    cdef bint try_closely(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil
     cdef void renew_best(self, Ask ask, Survey found) noexcept nogil
-    cdef bint fit_quick(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil
-    cdef void aim(self, Ask ask) noexcept nogil
-    cdef bint has_room(self, const Need* need, int32_t node) noexcept nogil
-    cdef bint has_close_room(self, Ask ask, const Need* need, int32_t node) noexcept nogil
-    cdef int32_t has_best_room(self, const Need* need, int32_t node) noexcept nogil
-    cdef bint has_slices_for_all(self, Ask ask, int32_t node) noexcept nogil
-    cdef void tell(self, Ask ask, int32_t node, int32_t* tally) noexcept nogil
     cdef float node_price(self, Ask ask, int32_t node, bint fresh) noexcept nogil
     cdef float slices_lost(self, Ask ask, int32_t picked) noexcept nogil
     cdef int reserve(self, Ask ask) except -1

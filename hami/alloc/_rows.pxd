@@ -27,7 +27,14 @@ cdef enum:
 # 32 bits of MiB free plus one (0 = less than nothing is free), a gap, 10 bits of percent of cores free plus one, a gap,
 # `Look` bits, four bits with the number of its NUMA node within the machine (MOST_NUMAS = there are too many). In MIG
 # mode the first two are the state (16 bits) and the number of the list of profiles, and the sharers that may still
-# join. The gaps are for subtracting what is asked from both amounts at once.
+# join. The gaps, always set, are for subtracting what is asked from both amounts at once.
+
+cdef extern from *:
+    """
+    #define GAPS (UINT64_C(1) << 32 | UINT64_C(1) << 43)
+    """
+    const uint64_t GAPS
+
 
 cdef enum:
     AMOUNT_LIMIT = 0x3FE      # sharers and percent are cut here
@@ -84,6 +91,7 @@ cdef class Rows:
     cdef int64_t[::1] sum_cores_used
     cdef uint64_t* glances          # by row
     cdef Py_ssize_t glances_room
+    cdef Py_ssize_t rows            # behind the last one that a node has ever had
     # shared by rows
     cdef const Grid** grids         # profile lists by number
     cdef list profiles              # their owners

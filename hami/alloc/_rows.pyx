@@ -112,6 +112,7 @@ cdef class Rows:
     def renew(self, int32_t node):
         """The node's rows and sums have been set anew."""
         cdef int32_t row, before, number, first = self.first[node]
+        self.rows = max(self.rows, first + self.length[node])
         self.same_kind[node] = self.kind[first]
         for row in range(first, first + self.length[node]):
             if self.kind[row] != self.kind[first]:
@@ -179,7 +180,7 @@ cdef class Rows:
             room = self.grid[row] << 16 | self.taken[row]
             share = slots
         self.glances[row] = (
-            (self.glances[row] >> NUMA_SHIFT << NUMA_SHIFT) | look << LOOK_SHIFT
+            (self.glances[row] >> NUMA_SHIFT << NUMA_SHIFT) | GAPS | look << LOOK_SHIFT
             | <uint64_t>max(0, min(AMOUNT_LIMIT, share)) << CORES_SHIFT
             | <uint64_t>max(0, min(<int64_t>INT32_MAX + 1, room))
         )

@@ -16,6 +16,7 @@ from hami.model.claim import (
     ContainerNeed,
     Mib,
     Need,
+    NodeRefusal,
     Percent,
     Placed,
     PodRecord,
@@ -117,14 +118,20 @@ def test_what_is_seen_at_a_glance_is_what_choosing_finds(seed: int) -> None:
     rng = Random(seed)
     ledger = Ledger(registry())
     nodes = [node(rng, f"n{i}") for i in range(3)]
+    # So many that one named node is looked at alone, and all of them by passing over their cards at once.
+    others = [node(rng, f"other{i}") for i in range(10)]
     for one in nodes:
         ledger.put_node(one)
         for number in range(rng.randint(0, 2 * len(one.inventories[0].devices))):
             ledger.put_pod(holder(rng, f"{one.name}-{number}", one))
+    for one in others:
+        ledger.put_node(one)
     seen = set()
     for number in range(60):
         asked = request(rng, f"p{number}", nodes)
         policy = rng.choice(("spread", "binpack", "topology-aware", "mutex", "numa,binpack"))
+        all_of_them = place(ledger, asked, None, node_policy="binpack", card_policy=policy)
+        fitting = {name for name, _ in all_of_them.scores} if isinstance(all_of_them, Placed) else set()
         for one in nodes:
             surveyed = place(ledger, asked, [one.name], node_policy="binpack", card_policy=policy)
             chosen = place_on(ledger, asked, one.name, card_policy=policy)
@@ -133,6 +140,9 @@ def test_what_is_seen_at_a_glance_is_what_choosing_finds(seed: int) -> None:
                 assert surveyed.assignment == chosen, label
             else:
                 assert surveyed.refusals[one.name] == chosen, label
+            assert (one.name in fitting) == isinstance(chosen, Assignment), label
+            if isinstance(chosen, NodeRefusal):
+                assert all_of_them.refusals[one.name] == chosen, label
             seen.add(isinstance(chosen, Assignment))
         if number % 10 == 0:
             ledger.put_pod(holder(rng, f"late-{number}", rng.choice(nodes)))
