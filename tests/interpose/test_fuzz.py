@@ -18,7 +18,7 @@ INTERPOSE = Path(__file__).parents[2] / "interpose"
 SECONDS = int(os.environ.get("HAMI_FUZZ_SECONDS", "10"))
 SOURCES = {
     "config": ("config.c", "override.c", "prim.c"),
-    "lookup": ("hook.c", "genuine.c", "log.c"),
+    "lookup": ("hook.c", "genuine.c", "log.c", "prim.c"),
     "region": ("region.c", "account.c", "prim.c"),
     "region_old": ("region_old.c",),
 }
