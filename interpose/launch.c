@@ -123,7 +123,7 @@ static void wait_for_turn(struct region_device *device, struct cost *cost)
     uint64_t now = begun;
     uint8_t strictness = 0;
     for (;; now = prim_now()) {
-        uint32_t percent = limit_of(device);
+        uint32_t percent = throttle_percent(device, now, process.config.policy == POLICY_DEFAULT);
         bool shared = is_shared(prefix);
         cost_harvest(&process.region, shared || has_company(prefix));
         if (percent == 0 || (!shared && process.config.policy != POLICY_FORCE))

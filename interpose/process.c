@@ -294,6 +294,12 @@ static void reopen(void)
     process.region.fd = prim_open(process.config.region, O_RDWR, 0);
 }
 
+static const uint32_t policy_word[] = {
+    [POLICY_DEFAULT] = REGION_POLICY_DEFAULT,
+    [POLICY_FORCE] = REGION_POLICY_FORCE,
+    [POLICY_DISABLE] = REGION_POLICY_DISABLE,
+};
+
 enum process_phase process_start(void)
 {
     enum process_phase phase = process_attach();
@@ -305,6 +311,7 @@ enum process_phase process_start(void)
             forget_parent();
         reopen();
         region_join(&process.region);
+        region_note_policy(&process.region, policy_word[process.config.policy]);
         set_phase(PROCESS_READY);
     }
     phase = (enum process_phase)process.phase;

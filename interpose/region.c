@@ -41,7 +41,10 @@ _Static_assert(sizeof(struct region_slot) == 1960, "size of a slot of layout 1.2
 AT(region_device, total, 64);
 AT(region_device, overhead, 96);
 AT(region_device, debt_ns, 128);
+AT(region_device, lent_until_ns, 176);
+AT(region_device, lent, 184);
 AT(region_claim, used, 24);
+AT(region_extension, policy, 16);
 AT(region_extension, registry, 64);
 AT(region_extension, devices, 128);
 AT(region_claim, launches, 152);
@@ -479,6 +482,11 @@ int region_reap(struct region *region, bool node_side)
     return reaped;
 }
 
+void region_note_policy(struct region *region, uint32_t policy)
+{
+    __atomic_store_n(&region->ext->policy, policy, __ATOMIC_RELAXED);
+}
+
 uint64_t region_launches(const struct region *region, int device)
 {
     uint64_t launches = __atomic_load_n(&region->ext->devices[device].launches, __ATOMIC_RELAXED);
@@ -549,6 +557,13 @@ void region_set_correction(struct region *region, int device, uint32_t permille,
 {
     __atomic_store_n(&region->ext->devices[device].correction, permille, __ATOMIC_RELAXED);
     __atomic_store_n(&region->ext->devices[device].tenants, tenants, __ATOMIC_RELAXED);
+}
+
+void region_lend(struct region *region, int device, uint32_t percent)
+{
+    struct region_device *d = &region->ext->devices[device];
+    __atomic_store_n(&d->lent_until_ns, percent ? prim_now() + REGION_LOAN_NS : 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&d->lent, percent, __ATOMIC_RELAXED);
 }
 
 void region_set_context_bytes(struct region *region, int device, uint64_t bytes)

@@ -20,13 +20,20 @@
 
 enum { REGION_DEVICES = 16, REGION_SLOTS = 1024, REGION_UUID_BYTES = 96, REGION_UUID_TEXT = 40 };
 enum { REGION_READY = 19920718, REGION_MAJOR = 1, REGION_MINOR = 2 };
-enum { REGION_EXTENSION_VERSION = 1 };
+enum { REGION_EXTENSION_VERSION = 2 };
 enum {
     REGION_CLAIM_COMPLETE = 1, /* the owner's identity is filled in */
     REGION_CLAIM_LOCKED = 2,   /* the owner holds the byte lock at the claim's file offset */
 };
+enum {
+    REGION_POLICY_DEFAULT = 1, /* limits hold beside others, and what is lent counts */
+    REGION_POLICY_FORCE = 2,   /* limits always hold */
+    REGION_POLICY_DISABLE = 3, /* limits never hold */
+};
 enum { REGION_OVERFLOW = REGION_SLOTS - 1 }; /* shared by all who find no free slot */
 #define REGION_EXTENSION_MAGIC 0x31474552494d4148ULL /* "HAMIREG1" */
+/* A loan that is not renewed ends by itself: the node side may be gone. */
+#define REGION_LOAN_NS (1 * NS_PER_S)
 #define REGION_EXTENSION_AT 2011136                  /* first page behind the prefix */
 
 union region_lock {
@@ -127,6 +134,9 @@ int region_reap(struct region *region, bool node_side);
 /* Forgets the slot without touching it: for the child of a fork, whose parent still owns it. */
 void region_forget(struct region *region);
 
+/* What the container's programs make of its compute limits; the one that came last counts. */
+void region_note_policy(struct region *region, uint32_t policy);
+
 /* Launches on a device since the region exists, limited or not. */
 uint64_t region_launches(const struct region *region, int device);
 
@@ -138,6 +148,8 @@ void region_set_priority(struct region *region, int32_t priority);
 bool region_reassert(struct region *region, const struct region_plan *plan);
 void region_set_sharing(struct region *region, bool sharing);
 void region_set_correction(struct region *region, int device, uint32_t permille, uint32_t tenants);
+/* For the next REGION_LOAN_NS the container may use `percent` of the device's time instead of its limit; 0 ends a loan. */
+void region_lend(struct region *region, int device, uint32_t percent);
 /* Puts right what was charged: adds device time that was had beyond it, or (negative) takes back what was not had,
  * leaving at most a second's share of credit. */
 void region_amend(struct region *region, int device, int64_t ns);

@@ -10,6 +10,26 @@ static int64_t share_of(uint64_t ns, uint32_t percent)
     return (int64_t)(ns * percent / 100);
 }
 
+uint32_t throttle_percent(const struct region_device *device, uint64_t now, bool borrows)
+{
+    uint32_t cores = __atomic_load_n(&device->cores, __ATOMIC_RELAXED);
+    if (cores == 0 || cores >= 100)
+        return 0;
+    uint32_t lent = __atomic_load_n(&device->lent, __ATOMIC_RELAXED);
+    if (!borrows || lent <= cores)
+        return cores;
+    /* A time that lies too far ahead is of another boot, or another clock than ours. */
+    if (__atomic_load_n(&device->lent_until_ns, __ATOMIC_RELAXED) - now > REGION_LOAN_NS)
+        return cores;
+    return lent < 100 ? lent : 100;
+}
+
+static uint32_t own_percent(const struct region_device *device, uint32_t percent)
+{
+    uint32_t cores = __atomic_load_n(&device->cores, __ATOMIC_RELAXED);
+    return cores != 0 && cores < percent ? cores : percent;
+}
+
 void throttle_earn(struct region_device *device, uint64_t now, uint32_t percent)
 {
     uint64_t stamp = __atomic_load_n(&device->stamp_ns, __ATOMIC_RELAXED);
@@ -20,7 +40,7 @@ void throttle_earn(struct region_device *device, uint64_t now, uint32_t percent)
         return;
     uint64_t gap = now < stamp ? 0 : now - stamp;
     int64_t earned = share_of(gap < LONGEST_GAP_NS ? gap : LONGEST_GAP_NS, percent);
-    int64_t most_credit = -share_of(THROTTLE_BURST_NS, percent);
+    int64_t most_credit = -share_of(THROTTLE_BURST_NS, own_percent(device, percent));
     int64_t debt = __atomic_load_n(&device->debt_ns, __ATOMIC_RELAXED);
     int64_t next;
     do {

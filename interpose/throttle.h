@@ -11,11 +11,15 @@
 
 /* Debt that may be open while launching goes on, as wall time: short-term deviation against waiting for every kernel. */
 #define THROTTLE_WINDOW_NS (20 * NS_PER_MS)
-/* Unused time that may be saved up, as wall time. */
+/* Unused time that may be saved up, as wall time at the limit itself: of what is lent nothing is saved, since it may be
+ * wanted back. */
 #define THROTTLE_BURST_NS (50 * NS_PER_MS)
 /* Longest single wait, so that a raised limit or the end of sharing is noticed soon. */
 #define THROTTLE_LONGEST_WAIT_NS (2 * NS_PER_MS)
 
+/* Percent of the device's time that holds at `now`: the limit, or more where `borrows` and others' unused share is lent to
+ * the container; 0 = no limit. */
+uint32_t throttle_percent(const struct region_device *device, uint64_t now, bool borrows);
 /* Books what was earned until `now` (monotonic ns) at `percent` of the device's time. */
 void throttle_earn(struct region_device *device, uint64_t now, uint32_t percent);
 /* Adds device time used; negative takes back what was charged too much. */

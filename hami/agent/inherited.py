@@ -219,6 +219,9 @@ class AllRegions:
         if not self.inherited.has(grant_id):
             self.own.correct(grant_id, device, permille=permille, tenants=tenants, amend_ns=amend_ns)
 
+    def lend(self, grant_id: str, device: int, percent: int) -> None:
+        self.own.lend(grant_id, device, percent)
+
     def processes(self, grant_id: str) -> ContainerProcesses | None:
         # HAMi's library counts contexts by itself.
         return None if self.inherited.has(grant_id) else self.own.processes(grant_id)

@@ -1,8 +1,9 @@
 """Looking at every granted container's region: reap the dead, judge who waits and who shares, remember for metrics.
 
-The verdicts are `hami.alloc.feedback`'s and `hami.alloc.correction`'s; a region's words are changed by its own C code
-only. One look reads some fifty regions in a millisecond. It runs five times a second, and twenty times where containers
-of different priority share a device, so that blocks begin and end soon. Once a second the driver is asked what
+The verdicts are `hami.alloc.feedback`'s, `hami.alloc.correction`'s and `hami.alloc.lending`'s; a region's words are
+changed by its own C code only. One look reads some fifty regions in a millisecond. It runs five times a second, and
+twenty times where containers of different priority share a device, so that blocks begin and end soon, and while one's
+unused share is lent to others, so that it gets it back soon. Once a second the driver is asked what
 processes obtained and what they hold.
 """
 
@@ -16,10 +17,11 @@ from typing import Final, Protocol, TypedDict, TypeVar
 import anyio
 
 from hami.agent.instances import ContainerInstance, instances
+from hami.agent.loans import Loans
 from hami.agent.overhead import Books, ContainerProcesses, Overhead, ProcessBytes
 from hami.agent.regions import DeviceView, RegionView
 from hami.agent.shares import ProcessShares, Shares
-from hami.alloc.feedback import ContainerUse, Feedback, Rhythm, feedback, tenants
+from hami.alloc.feedback import HOLD_S, ContainerUse, Feedback, Rhythm, feedback, tenants
 from hami.model.device import NodeInventory
 from hami.model.names import DeviceUuid, NodeName, PodKey
 from hami.node.grants import Grant, State
@@ -51,6 +53,13 @@ class Views(Books, Protocol):
 
     def correct(self, grant_id: str, device: int, *, permille: int, tenants: int, amend_ns: int) -> None:
         """Set one device's factor on charges and its count of tenants, and put right what was charged.
+
+        Raises OSError for a file that is no region.
+        """
+        ...
+
+    def lend(self, grant_id: str, device: int, percent: int) -> None:
+        """For the next second, this much of a device's time instead of its limit; 0 ends a loan.
 
         Raises OSError for a file that is no region.
         """
@@ -160,6 +169,7 @@ class Monitor:
         self._errors = 0
         self._spoiled: set[str] = set()
         self._shares = Shares()
+        self._loans = Loans()
         self._overhead = Overhead(regions)
         self._closely = False
         self.look = Look(monotonic_s=clock())
@@ -302,15 +312,16 @@ class Monitor:
         for use in uses:
             for device in use.devices:
                 priorities.setdefault(device, set()).add(use.priority)
-        self._closely = any(len(several) > 1 for several in priorities.values())
         for verdict in feedback(uses):
             try:
                 self._regions.apply(verdict)
             except OSError as error:
                 self._fail(verdict.id, error)
+        seen = {grant_id: view for grant_id, (_, view) in views.items()}
+        self._lend(seen, uses, now)
+        self._closely = self._loans.standing or any(len(several) > 1 for several in priorities.values())
         if shares is None:
             return
-        seen = {grant_id: view for grant_id, (_, view) in views.items()}
         for told in self._shares.learn(seen, shares, tenants(uses), now):
             try:
                 self._regions.correct(
@@ -322,6 +333,15 @@ class Monitor:
                 )
             except OSError as error:
                 self._fail(told.grant_id, error)
+
+    def _lend(self, views: Mapping[str, RegionView], uses: Sequence[ContainerUse], now: float) -> None:
+        """Tell regions what of others' unused shares is theirs meanwhile."""
+        active = {use.id for use in uses if use.idle_s is not None and use.idle_s < HOLD_S}
+        for loan in self._loans.learn(views, active, now):
+            try:
+                self._regions.lend(loan.grant_id, loan.device, loan.percent)
+            except OSError as error:
+                self._fail(loan.grant_id, error)
 
     def _fail(self, grant_id: str, error: OSError) -> None:
         """Count a region that cannot be read, and say so once: its container can spoil it for ever."""

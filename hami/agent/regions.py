@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Final, Self
 
@@ -25,6 +26,16 @@ LOW: Final = 1
 """Priority of a region that is made anew after nobody has said its grant's; programs that start write their own."""
 JUST_LAUNCHED: Final = 2
 """The activity word after a launch; each look counts it down."""
+
+
+class Policy(Enum):
+    """Which compute limits a container's programs keep."""
+
+    UNKNOWN = 0
+    """None of its programs has said it, or what stands there is no policy."""
+    DEFAULT = 1
+    FORCE = 2
+    DISABLE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +65,8 @@ class DeviceView:
     """Containers that are active on the device, as far as the library was told."""
     stamp_ns: int = 0
     """Changes while a limit holds and a program launches, or waits to."""
+    lent: int = 0
+    """Percent that holds instead of `cores` meanwhile; 0 = none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +85,7 @@ class RegionView:
     """Limits of the default policy hold."""
     host_pids: tuple[int, ...] = ()
     """Of its processes, as far as they are known."""
+    policy: Policy = Policy.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +95,9 @@ class _Open:
     region: Region
     inode: int
     size: int
+
+
+POLICIES: Final = {policy.value: policy for policy in Policy}
 
 
 class OpenRegions:
@@ -144,6 +161,16 @@ class OpenRegions:
             if region is not None:
                 region.set_correction(device, permille=permille, tenants=tenants)
                 region.amend(device, amend_ns)
+
+    def lend(self, grant_id: str, device: int, percent: int) -> None:
+        """For the next second let a container use `percent` of a device's time instead of its limit; 0 ends a loan.
+
+        Raises OSError for a file that is no region.
+        """
+        with self._lock:
+            region = self._region(grant_id)
+            if region is not None:
+                region.lend(device, percent)
 
     def processes(self, grant_id: str) -> ContainerProcesses | None:
         """Who holds what now; None before the region was made. Raises OSError for a file that is no region."""
@@ -315,6 +342,7 @@ def _view(region: Region) -> RegionView:
                 correction=device.correction,
                 tenants=device.tenants,
                 stamp_ns=device.stamp_ns,
+                lent=device.lent,
             )
             for i, device in enumerate(snapshot.devices)
         ),
@@ -325,4 +353,5 @@ def _view(region: Region) -> RegionView:
         launched=snapshot.recent_kernel >= JUST_LAUNCHED,
         sharing=snapshot.sharing,
         host_pids=tuple(slot.host_pid for slot in snapshot.slots if slot.host_pid),
+        policy=POLICIES.get(snapshot.policy, Policy.UNKNOWN),
     )

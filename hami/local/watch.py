@@ -101,6 +101,9 @@ class LocalRegions:
         if grant_id not in self.others:
             self.own.correct(grant_id, device, permille=permille, tenants=tenants, amend_ns=amend_ns)
 
+    def lend(self, grant_id: str, device: int, percent: int) -> None:
+        self.own.lend(grant_id, device, percent)
+
     def processes(self, grant_id: str) -> ContainerProcesses | None:
         return None if grant_id in self.others else self.own.processes(grant_id)
 

@@ -46,6 +46,8 @@ cdef extern from "region.h" nogil:
         uint64_t waited_ns
         uint32_t correction
         uint32_t tenants
+        uint64_t lent_until_ns
+        uint32_t lent
 
     struct region_claim:
         int32_t pid
@@ -53,6 +55,7 @@ cdef extern from "region.h" nogil:
         uint64_t launches[16]
 
     struct region_extension:
+        uint32_t policy
         region_device devices[16]
         region_claim claims[1024]
 
@@ -81,6 +84,7 @@ cdef extern from "region.h" nogil:
     void region_set_sharing(region* r, bint sharing)
     void region_set_priority(region* r, int32_t priority)
     void region_set_correction(region* r, int device, uint32_t permille, uint32_t tenants)
+    void region_lend(region* r, int device, uint32_t percent)
     void region_amend(region* r, int device, int64_t ns)
     void region_set_context_bytes(region* r, int device, uint64_t bytes)
     void region_block(region* r)

@@ -38,6 +38,8 @@ class DeviceUse:
     refused: int
     correction: int
     tenants: int
+    # Percent that holds instead of `cores`, while it is renewed; 0 = none.
+    lent: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,8 @@ class Snapshot:
     sharing: bool
     recent_kernel: int
     last_kernel_unix: int
+    # What its programs make of compute limits: 1 default, 2 force, 3 disable; 0 = none has said it.
+    policy: int
 
     @property
     def blocked(self) -> bool:
@@ -208,6 +212,7 @@ cdef class Region:
                 refused=r.ext.devices[i].refused,
                 correction=r.ext.devices[i].correction or 1000,
                 tenants=r.ext.devices[i].tenants,
+                lent=r.ext.devices[i].lent,
             ))
         return Snapshot(
             devices=tuple(devices),
@@ -216,6 +221,7 @@ cdef class Region:
             sharing=r.prefix.sharing != 0,
             recent_kernel=r.prefix.recent_kernel,
             last_kernel_unix=r.prefix.last_kernel,
+            policy=r.ext.policy,
         )
 
     cdef tuple _slots(self, int count):
@@ -285,6 +291,10 @@ cdef class Region:
     def set_correction(self, int device, *, permille, tenants):
         """Factor on what launches are charged (1000 = 1); busy containers on the device (0 = unknown)."""
         region_set_correction(self._mapped(), self._device(device), permille, tenants)
+
+    def lend(self, int device, percent):
+        """For the next second, this much of the device's time instead of the limit; 0 ends a loan."""
+        region_lend(self._mapped(), self._device(device), percent)
 
     def amend(self, int device, ns):
         """Charge device time that was had beyond what was charged; negative: take back."""

@@ -12,7 +12,7 @@ from prometheus_client.core import CollectorRegistry
 from hami.agent.metrics import DeviceCollector
 from hami.agent.monitor import LOOK_CLOSELY_S, Monitor
 from hami.agent.overhead import ContainerProcesses, ProcessBytes
-from hami.agent.regions import DeviceView, RegionFiles, RegionView
+from hami.agent.regions import DeviceView, Policy, RegionFiles, RegionView
 from hami.agent.shares import ProcessShares
 from hami.alloc.feedback import Feedback
 from hami.model.claim import MigInstance, MigReservation, Share
@@ -220,6 +220,7 @@ class ScriptedRegions:
     verdicts: dict[str, Feedback] = field(default_factory=dict)
     corrections: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     amended_ns: int = 0
+    loans: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def view(self, grant_id: str, *, reap: bool) -> RegionView | None:
         return self.views.get(grant_id)
@@ -230,6 +231,9 @@ class ScriptedRegions:
     def correct(self, grant_id: str, device: int, *, permille: int, tenants: int, amend_ns: int) -> None:
         self.corrections[grant_id, device] = permille, tenants
         self.amended_ns += amend_ns
+
+    def lend(self, grant_id: str, device: int, percent: int) -> None:
+        self.loans[grant_id, device] = percent
 
     def processes(self, grant_id: str) -> ContainerProcesses | None:
         return None
@@ -329,6 +333,20 @@ class TestLooks:
         assert regions.corrections[two.id, 0] == (1000, 2), "nobody names its processes"
         assert monitor.look.containers[0].busy_percent == 25
         assert monitor.look.containers[1].busy_percent == 0
+
+    def test_unused_share_is_lent_while_the_look_is_close(self) -> None:
+        now, regions = [100.0], ScriptedRegions()
+        one, two = grant("one", 0), grant("two", 0)
+        monitor = Monitor(regions, lambda: (one, two), FakeProbe(), NODE, clock=lambda: now[0])
+        for look in range(60):
+            for each in (one, two):
+                regions.launch(each, look, look * 15_000_000)
+                view = regions.views[each.id]
+                device = replace(view.devices[0], waited_ns=look * 10_000_000)
+                regions.views[each.id] = replace(view, devices=(device,), policy=Policy.DEFAULT)
+            monitor.see()
+            now[0] += 0.05
+        assert regions.loans == {(one.id, 0): 48, (two.id, 0): 48}
 
     def test_blocks_begin_and_end_within_two_tenths(self) -> None:
         """On a busy high priority: its own pauses are short, so a longer one is its end."""

@@ -26,6 +26,17 @@ def _share(probe: Probe) -> float:
     return 100 * float(probe.answers()[-1]["share"])
 
 
+def _launches(container: Container) -> int:
+    return container.region.snapshot().devices[0].launches
+
+
+def _await_launches(container: Container) -> None:
+    """Until its program, which has just been started, works."""
+    deadline = time.monotonic() + 5
+    while _launches(container) == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 @contextmanager
 def _greedy(machine: Simulation) -> Iterator[None]:
     """A neighbour without the library that never lets the device rest: its queue is full from the start."""
@@ -94,25 +105,50 @@ def test_sharing_and_limits_change_under_way(tmp_path: Path, machine: Simulation
     assert _share(probe) == pytest.approx(30, abs=4)
 
 
+def test_a_loan_holds_for_a_second_unless_it_is_renewed(tmp_path: Path, machine: Simulation) -> None:
+    container = Container(tmp_path / "one", machine, cores=10)
+    assert container.region.snapshot().policy == 0
+    probe = container.start("burn", 3, MS)
+    _await_launches(container)
+    container.region.lend(0, 60)
+    time.sleep(0.5)
+    container.region.lend(0, 60)
+    # Half of the time at 60, the rest at 10.
+    assert _share(probe) == pytest.approx(35, abs=6)
+    assert container.region.snapshot().policy == 1
+    assert container.region.snapshot().devices[0].lent == 60
+
+
+def test_a_loan_that_is_taken_back(tmp_path: Path, machine: Simulation) -> None:
+    container = Container(tmp_path / "one", machine, cores=10)
+    probe = container.start("burn", 2.5, MS)
+    _await_launches(container)
+    container.region.lend(0, 90)
+    time.sleep(0.5)
+    container.region.lend(0, 0)
+    assert _share(probe) == pytest.approx(25, abs=6)
+
+
+def test_who_is_forced_borrows_nothing(tmp_path: Path, machine: Simulation) -> None:
+    container = Container(tmp_path / "one", machine, cores=20, GPU_CORE_UTILIZATION_POLICY="force")
+    container.region.lend(0, 90)
+    assert _share(container.start("burn", 1, MS)) == pytest.approx(20, abs=6)
+    assert container.region.snapshot().policy == 2
+
+
 def test_blocked_launches_wait_and_go_on_at_once(tmp_path: Path, machine: Simulation) -> None:
     container = Container(tmp_path / "one", machine)
     probe = container.start("burn", 2.5, MS)
-
-    def launches() -> int:
-        return container.region.snapshot().devices[0].launches
-
-    deadline = time.monotonic() + 5
-    while launches() == 0 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    _await_launches(container)
     container.region.block()
     assert container.region.snapshot().blocked
     time.sleep(0.2)
-    blocked = launches()
+    blocked = _launches(container)
     time.sleep(0.4)
-    assert launches() == blocked
+    assert _launches(container) == blocked
     container.region.unblock()
     time.sleep(0.2)
-    assert launches() > blocked
+    assert _launches(container) > blocked
     assert container.region.snapshot().recent_kernel == 2
     probe.answers()
 

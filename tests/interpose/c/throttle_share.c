@@ -37,9 +37,41 @@ static void shares(void)
             }
 }
 
+static void loans(void)
+{
+    struct region_device device = {.cores = 30, .lent = 70, .lent_until_ns = START};
+    const struct {
+        uint64_t now;
+        bool borrows;
+        uint32_t percent;
+    } rows[] = {
+        {START - NS_PER_MS, true, 70},
+        {START, true, 70},
+        {START - NS_PER_MS, false, 30},
+        {START + 1, true, 30},                      /* nobody renewed it */
+        {START - REGION_LOAN_NS - 1, true, 30},     /* of another clock */
+        {0, true, 30},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        CHECK_EQUAL(throttle_percent(&device, rows[i].now, rows[i].borrows), rows[i].percent);
+    device.lent = 20; /* nobody is lent less than what is his */
+    CHECK_EQUAL(throttle_percent(&device, START, true), 30);
+    device.lent = UINT32_MAX; /* written by a program of the container, perhaps */
+    CHECK_EQUAL(throttle_percent(&device, START, true), 100);
+    for (uint32_t cores = 0; cores <= 200; cores += 100) {
+        device.cores = cores;
+        CHECK_EQUAL(throttle_percent(&device, START, true), 0);
+    }
+    /* Of what is lent, nothing is saved up. */
+    device = (struct region_device){.cores = 20, .stamp_ns = START};
+    throttle_earn(&device, START + NS_PER_S, 90);
+    CHECK_EQUAL(device.debt_ns, -(int64_t)(THROTTLE_BURST_NS / 5));
+}
+
 int main(void)
 {
     shares();
+    loans();
     /* Long rest saves up no more than the burst. */
     struct region_device device = {.stamp_ns = START};
     throttle_earn(&device, START + 3600 * NS_PER_S, 50);
