@@ -54,6 +54,10 @@ class Kind(Enum):
     """Difference of the whole span from the percentage, in points."""
     AT_LEAST = "at least"
     """Points by which the whole span falls short of the percentage."""
+    NEVER_BELOW = "never below"
+    """Points by which the poorest second, wherever it begins, falls short of the percentage."""
+    STEADY = "steady"
+    """Points by which the one-second window furthest off differs from the whole span."""
     STOPS = "stops"
     """Milliseconds from the start of the container `after` until this one's last kernel has ended."""
     RESUMES = "resumes"
@@ -99,7 +103,9 @@ ASYNC_30US = Load(name="30 us kernels, 16 outstanding", kernel_ns=30 * US, depth
 ASYNC_1MS = Load(name="1 ms kernels, 4 outstanding", kernel_ns=MS, depth=4)
 GRAPH_8MS = Load(name="graphs of 80 kernels, 8 ms", kernel_ns=100 * US, graph=80)
 BURSTS = Load(name="bursts of 100 ms every 150 ms", kernel_ns=MS, on_ms=100, off_ms=50)
+ON_OFF = Load(name="1 ms kernels for 1.5 s, then a rest of 1.5 s", kernel_ns=MS, on_ms=1500, off_ms=1500)
 LONG_500MS = Load(name="500 ms kernels, each waited for", kernel_ns=500 * MS)
+LIGHT_1MS = Load(name="1 ms kernels, one in 20 ms", kernel_ns=MS, on_ms=1, off_ms=19)
 GREEDY = Load(name="20 ms kernels, always outstanding", kernel_ns=20 * MS, depth=8)
 
 
@@ -124,10 +130,10 @@ def _long(cores: int, seconds: float) -> Row:
     )
 
 
-def _together(load: Load, *cores: int, target: float = 2.0, seconds: float = 9.0) -> Row:
+def _together(load: Load, *cores: int, target: float = 2.0, seconds: float = 9.0, policy: str = "force") -> Row:
     return Row(
-        name=f"{len(cores)} containers, {load.name}, {'/'.join(map(str, cores))} %",
-        sharers=tuple(Sharer(load=load, cores=percent) for percent in cores),
+        name=f"{len(cores)} containers, {load.name}, {'/'.join(map(str, cores))} %, policy {policy}",
+        sharers=tuple(Sharer(load=load, cores=percent, policy=policy) for percent in cores),
         expects=tuple(Expect(sharer=i, percent=percent, target=target) for i, percent in enumerate(cores)),
         seconds=seconds,
     )
@@ -171,7 +177,7 @@ ROWS: Final = (
     _long(50, 12.0),
     _processes(4),
     _processes(16),
-    _together(ASYNC_1MS, 30, 70, target=5.0),
+    _together(ASYNC_1MS, 30, 70, target=5.0, policy="default"),
     _together(ASYNC_1MS, 20, 50),
     _together(SYNC_1MS, 20, 30, 40),
     _together(ASYNC_1MS, *[10] * 8),
@@ -188,14 +194,14 @@ ROWS: Final = (
         seconds=18.0,
     ),
     Row(
-        name="two containers of eight processes, 20 ms kernels, 30 % each",
-        sharers=tuple(Sharer(load=SYNC_20MS, cores=30, processes=8) for _ in range(2)),
+        name="two containers of eight processes, 20 ms kernels, 30 % each, policy force",
+        sharers=tuple(Sharer(load=SYNC_20MS, cores=30, processes=8, policy="force") for _ in range(2)),
         expects=tuple(Expect(sharer=i, percent=30, from_s=8.0, target=COARSE) for i in range(2)),
         seconds=16.0,
     ),
     Row(
-        name="four containers of four processes, 20 ms kernels, 15 % each",
-        sharers=tuple(Sharer(load=SYNC_20MS, cores=15, processes=4) for _ in range(4)),
+        name="four containers of four processes, 20 ms kernels, 15 % each, policy force",
+        sharers=tuple(Sharer(load=SYNC_20MS, cores=15, processes=4, policy="force") for _ in range(4)),
         expects=tuple(Expect(sharer=i, percent=15, from_s=8.0, target=COARSE) for i in range(4)),
         seconds=18.0,
     ),
@@ -211,10 +217,65 @@ ROWS: Final = (
         expects=(Expect(sharer=0, kind=Kind.AT_LEAST, percent=76), Expect(sharer=1, percent=20)),
     ),
     Row(
+        name="limits of 30/30/20 %, all at work: what is left over is lent in proportion",
+        sharers=tuple(Sharer(load=ASYNC_1MS, cores=percent) for percent in (30, 30, 20)),
+        expects=(
+            *(Expect(sharer=i, percent=percent) for i, percent in enumerate((36, 36, 24))),
+            *(Expect(sharer=i, kind=Kind.STEADY) for i in range(3)),
+        ),
+    ),
+    Row(
+        name="limits of 60/20/10 %, the first uses 5 %: the others borrow what it leaves",
+        sharers=(
+            Sharer(load=LIGHT_1MS, cores=60),
+            Sharer(load=ASYNC_1MS, cores=20),
+            Sharer(load=SYNC_1MS, cores=10),
+        ),
+        expects=(
+            Expect(sharer=0, kind=Kind.AT_LEAST, percent=4.5),
+            Expect(sharer=1, kind=Kind.AT_LEAST, percent=52),
+            Expect(sharer=2, kind=Kind.AT_LEAST, percent=26),
+            *(Expect(sharer=i, kind=Kind.STEADY) for i in range(3)),
+        ),
+    ),
+    Row(
+        name="limits of 60/20/10 %, the first comes after 4 s: it has its share after 0.3 s",
+        sharers=(
+            Sharer(load=SYNC_1MS, cores=60, from_s=4.0, to_s=8.0),
+            Sharer(load=ASYNC_1MS, cores=20),
+            Sharer(load=ASYNC_1MS, cores=10),
+        ),
+        expects=(
+            Expect(sharer=1, percent=64, from_s=2.0, to_s=4.0),
+            Expect(sharer=0, kind=Kind.NEVER_BELOW, percent=60, from_s=4.3, to_s=8.0),
+            Expect(sharer=1, kind=Kind.NEVER_BELOW, percent=20, from_s=4.3, to_s=8.0),
+            Expect(sharer=1, percent=64, from_s=10.0),
+        ),
+        seconds=13.0,
+    ),
+    Row(
+        name="limits of 60/20/10 %, the first works for 1.5 s and rests for 1.5 s: it has its share each time",
+        sharers=(
+            Sharer(load=ON_OFF, cores=60),
+            Sharer(load=ASYNC_1MS, cores=20),
+            Sharer(load=ASYNC_1MS, cores=10),
+        ),
+        expects=tuple(
+            Expect(sharer=0, kind=Kind.NEVER_BELOW, percent=60, from_s=at + 0.3, to_s=at + 1.4)
+            for at in (3.0, 6.0, 9.0)
+        ),
+        seconds=12.0,
+    ),
+    Row(
+        name="limits of 30/30 %, policy force and default: one is held, the other borrows",
+        sharers=(Sharer(load=ASYNC_1MS, cores=30, policy="force"), Sharer(load=ASYNC_1MS, cores=30)),
+        expects=(Expect(sharer=0, percent=30), Expect(sharer=1, percent=67)),
+    ),
+    Row(
         name="a neighbour ends: its share goes to the one that stays",
         sharers=(Sharer(load=ASYNC_1MS, cores=30), Sharer(load=ASYNC_1MS, cores=30, to_s=6.0)),
         expects=(
-            Expect(sharer=0, percent=30, to_s=6.0),
+            Expect(sharer=0, percent=48, to_s=6.0),
             Expect(sharer=0, kind=Kind.AT_LEAST, percent=97, from_s=9.0),
         ),
         seconds=12.0,

@@ -36,6 +36,7 @@ class Judged:
         return "missed by less than 20 %" if self.off <= self.target * MARGIN else "failed"
 
 
+DUE: Final = {Kind.AT_LEAST: "at least ", Kind.NEVER_BELOW: "never below "}
 WORKS_NS: Final = 0.05 * BIN_S * 1e9
 """A bin with less is idle: a program held back in a launch sees the end of former kernels late, and their time, spread
 until then, leaves traces."""
@@ -51,6 +52,12 @@ def windows(bins: tuple[float, ...], from_s: float, to_s: float, length_s: float
     size = round(length_s / BIN_S)
     first, last = round(from_s / BIN_S), round(to_s / BIN_S)
     return [100 * sum(bins[at : at + size]) / (length_s * 1e9) for at in range(first, last - size + 1, size)]
+
+
+def _sliding(bins: tuple[float, ...], from_s: float, to_s: float) -> list[float]:
+    """Percent of the device's time in every second that begins and ends in a span."""
+    starts = range(round(from_s / BIN_S), round((to_s - 1) / BIN_S) + 1)
+    return [windows(bins, at * BIN_S, at * BIN_S + 1)[0] for at in starts]
 
 
 def _judge(row: Row, expect: Expect, outcome: Outcome) -> Judged:
@@ -75,15 +82,19 @@ def _judge(row: Row, expect: Expect, outcome: Outcome) -> Judged:
         )
     parts = windows(bins, expect.from_s, to_s)
     whole = windows(bins, expect.from_s, to_s, to_s - expect.from_s)[0]
-    worst = max(abs(part - expect.percent) for part in parts)
+    worst = max(abs(part - (whole if expect.kind is Kind.STEADY else expect.percent)) for part in parts)
     match expect.kind:
         case Kind.WINDOWS:
             off = sum(abs(part - expect.percent) for part in parts) / len(parts)
         case Kind.MEAN:
             off = abs(whole - expect.percent)
+        case Kind.STEADY:
+            off = worst
+        case Kind.NEVER_BELOW:
+            off = max(0.0, expect.percent - min(_sliding(bins, expect.from_s, to_s)))
         case _:
             off = max(0.0, expect.percent - whole)
-    due = f"{'at least ' if expect.kind is Kind.AT_LEAST else ''}{expect.percent:g} %"
+    due = f"{DUE.get(expect.kind, '')}{expect.percent:g} %" if expect.kind is not Kind.STEADY else "steady"
     span = "" if expect.to_s is None and expect.from_s <= 5 else f" {expect.from_s:g}-{to_s:g} s"
     return Judged(
         row=row.name,

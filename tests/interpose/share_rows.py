@@ -19,6 +19,16 @@ ROWS = (
         seconds=9.0,
     ),
     Row(
+        name="owner comes and goes",
+        sharers=(
+            Sharer(load=SYNC_1MS, cores=50, from_s=3.0, to_s=6.0),
+            Sharer(load=ASYNC_1MS, cores=20),
+            Sharer(load=ASYNC_1MS, cores=10),
+        ),
+        expects=(),
+        seconds=8.5,
+    ),
+    Row(
         name="neighbour ends",
         sharers=(Sharer(load=ASYNC_1MS, cores=30), Sharer(load=ASYNC_1MS, cores=30, to_s=3.0)),
         expects=(),

@@ -43,10 +43,19 @@ def test_kernels_of_ten_turns_beside_a_greedy_neighbour(measured: dict[str, list
     assert _share(greedy, 5, 9) > 55
 
 
+def test_what_an_owner_leaves_is_lent_and_comes_back_at_once(measured: dict[str, list[Bins]]) -> None:
+    owner, one, other = measured["owner comes and goes"]
+    assert _share(one, 1.5, 3) == pytest.approx(64, abs=6), "97 points in proportion to 20 and 10"
+    assert _share(other, 1.5, 3) == pytest.approx(32, abs=5)
+    assert min(windows(owner, 3.3, 5.8)) > 44, "the owner has its 50 after 0.3 s"
+    assert _share(one, 3.5, 6) == pytest.approx(24, abs=5), "17 points are left over all the same"
+    assert _share(one, 7.5, 8.5) == pytest.approx(64, abs=6)
+
+
 def test_a_share_that_nobody_uses_goes_to_who_is_there(measured: dict[str, list[Bins]]) -> None:
     stays, ends = measured["neighbour ends"]
-    assert _share(stays, 1, 3) == pytest.approx(30, abs=5)
-    assert _share(ends, 1, 3) == pytest.approx(30, abs=5)
+    assert _share(stays, 1.5, 3) == pytest.approx(48, abs=6), "30 each, and 37 that are left over"
+    assert _share(ends, 1.5, 3) == pytest.approx(48, abs=6)
     assert _share(stays, 6, 7) > 60, "limits rest two seconds after the neighbour's last launch"
 
 
@@ -91,6 +100,14 @@ def _row(expect: Expect, *sharers: Sharer, seconds: float = 2.0) -> Row:
             "missed by less than 20 %",
             id="short of it",
         ),
+        pytest.param(
+            Expect(sharer=0, kind=Kind.NEVER_BELOW, percent=30, from_s=0),
+            [40] * 5 + [29] * 10 + [40] * 5,
+            1,
+            "met",
+            id="the poorest second, between two",
+        ),
+        pytest.param(Expect(sharer=0, kind=Kind.STEADY, from_s=0), [20] * 10 + [30] * 10, 5, "failed", id="not steady"),
         pytest.param(Expect(sharer=0, percent=30, from_s=1), [90] * 10 + [30] * 10, 0, "met", id="after settling"),
     ],
 )
