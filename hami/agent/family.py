@@ -8,6 +8,7 @@ restart of the agent between two containers of one pod of such a family would ma
 """
 
 import logging
+import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,7 @@ class Book:
         for uid in self.served.keys() - alive:
             del self.served[uid]
         self.units.keep(alive)
+        await anyio.to_thread.run_sync(_sweep, self.folder, alive)
         return found
 
     async def admitted(self) -> frozenset[PodKey] | None:
@@ -156,6 +158,8 @@ class Family:
             except DeviceGone:
                 await self._give_up(pod)
                 raise
+            for mount in found.mounts:
+                await anyio.Path(mount.host).mkdir(parents=True, exist_ok=True)
             for path, text in found.files.items():
                 await anyio.Path(path).write_text(text)
             await self._mark(pod, position)
@@ -166,7 +170,8 @@ class Family:
         if resource not in self._asked_by():
             return ()
         try:
-            _, _, shares = await self._find(resource, count)
+            async with self._book.turn:
+                _, _, shares = await self._find(resource, count)
         except NobodyWaits:
             return ()
         return tuple(share.uuid for share in shares)
@@ -207,7 +212,6 @@ class Family:
             raise DeviceGone(f"{self._maker.called} {', '.join(missing)} of pod {request.pod_key(pod)} is not there")
         containers = list(request.containers(pod))
         folder = self._book.folder / f"{uid}_{containers[position].name}" / self.vendor.config_section
-        folder.mkdir(parents=True, exist_ok=True)
         ended = [(uid, i) for i, container in enumerate(containers) if container.role is Role.INIT]
         chosen = {}
         for share in shares:
@@ -273,6 +277,13 @@ class Family:
                 continue
             return
         log.warning("%s: lock %s is not let go, its node changes all the time", self._maker.called, lock)
+
+
+def _sweep(folder: Path, alive: Collection[PodUid]) -> None:
+    """Remove the directories of pods that are gone."""
+    for path in folder.glob("*_*/"):
+        if PodUid(path.name.partition("_")[0]) not in alive:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _bound_first(pod: Document) -> tuple[bool, str, str, str]:

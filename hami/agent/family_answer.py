@@ -71,18 +71,19 @@ def consumed(vendor: Vendor, notes: Mapping[str, str], container: str, *, last: 
 def amd_environment(given: Given) -> dict[str, str]:
     """What AMD's runtime reads. A device that is not in the mask has all its units, as one without other users has.
 
-    The memory limit is for a library that acts on it; the runtime knows one for all devices, so it is the smallest.
+    The memory limit is for a library that acts on it; there is one for all devices, so it is the smallest. An amount of
+    0, which no scheduler of ours writes, is no limit.
     """
-    masks = []
-    for i, share in enumerate(given.shares):
-        units = given.units.get(share.uuid, ())
-        if len(units) < given.devices[share.uuid].cores:
-            masks.append(f"{i}:{_ranges(units)}")
-    env = {
-        "ROCR_VISIBLE_DEVICES": ",".join(share.uuid for share in given.shares),
-        "HIP_DEVICE_MEMORY_LIMIT": f"{min(share.memory_mib for share in given.shares)}m",
-    }
-    return env | ({"HSA_CU_MASK": ";".join(masks)} if masks else {})
+    env = {"ROCR_VISIBLE_DEVICES": ",".join(share.uuid for share in given.shares)}
+    named = [given.units.get(share.uuid, ()) for share in given.shares]
+    totals = [given.devices[share.uuid].cores for share in given.shares]
+    masks = [f"{i}:{_ranges(units)}" for i, units in enumerate(named) if 0 < len(units) < totals[i]]
+    if masks:
+        env["HSA_CU_MASK"] = ";".join(masks)
+    limits = [share.memory_mib for share in given.shares if share.memory_mib]
+    if limits:
+        env["HIP_DEVICE_MEMORY_LIMIT"] = f"{min(limits)}m"
+    return env
 
 
 def _ranges(units: Sequence[int]) -> str:

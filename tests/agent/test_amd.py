@@ -287,6 +287,20 @@ async def test_compute_units_in_pairs(node: Node) -> None:
     assert units(rest) == set(range(26, 94))
 
 
+async def test_amounts_of_another_scheduler_that_are_no_limit(node: Node) -> None:
+    """A mask of no unit, or a limit of no byte, would stop every program."""
+    async with node.agent():
+        await node.registered(20)
+        node.bind(pod("a"))
+        document = node.api.get("pods", "a", "default")
+        for key in (AMD.pending_key, AMD.done_key):
+            document["metadata"]["annotations"][key] = f"{UUIDS[0]},AMD Instinct MI300X,0,0:;"
+        node.api.put("pods", document)
+        answer = (await node.admit("a"))["main"]
+    assert answer.envs == {"ROCR_VISIBLE_DEVICES": UUIDS[0], "AMD_VISIBLE_DEVICES": "void"}
+    assert not list((node.root / "amd").glob("*"))
+
+
 async def test_units_outlive_the_agent(node: Node) -> None:
     node.library.gpus = (gpu(0),)
     async with node.agent():

@@ -160,6 +160,7 @@ async def test_two_pods_from_registration_to_their_end(world: World) -> None:
     await world.book.pods()
     assert not world.book.served
     assert not world.book.units.held()
+    assert not list(world.book.folder.glob("*/"))
 
 
 async def test_whom_the_kubelet_admits_is_served_first(world: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hami.alloc.record import read_node
 from hami.model.vendor import Registry
 from hami.model.wire.node import read_inventory, write_inventory
-from hami.node.probe import ProbeError
+from hami.node.probe import Probe, ProbeError
 from hami.node.probe_amd import AmdProbe, NotInstalled, amdsmi
 from hami.vendors.amd import AMD
 from tests.node import amd_stand_in
@@ -21,9 +21,11 @@ from tests.node.amd_stand_in import MI300X, StandIn, gpu
 
 def test_a_gpu_is_registered_as_schedulers_read_it() -> None:
     library = StandIn(gpu(8))
-    with AmdProbe(library) as probe:
+    with AmdProbe(library) as opened:
+        probe: Probe = opened
         (device,) = probe.inventory().devices
         assert probe.health() == {}
+        assert not probe.wait(0.001)
     assert library.calls == ["amdsmi_init", "amdsmi_shut_down"]
     assert (device.uuid, device.memory_mib, device.cores, device.numa) == ("GPU-1f2e3d4c5b6a7988", 196608, 304, 8)
     node = {
