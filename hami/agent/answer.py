@@ -44,6 +44,22 @@ class Additions:
 NO_ADDITIONS: Final = Additions(env={}, mounts=())
 
 
+class Places(Protocol):
+    """What MPS has for single containers. Calls block."""
+
+    def admit(self, place: str, percent: int, pinned_mib: int) -> None:
+        """Have a container's place, with limits; 0 = none. Raises MpsError."""
+        ...
+
+    def dismiss(self, place: str) -> None:
+        """Its container is over."""
+        ...
+
+    def places(self) -> frozenset[str]:
+        """Those that are there."""
+        ...
+
+
 class Caps(Protocol):
     """What this node's driver can hold by itself."""
 
@@ -71,6 +87,8 @@ class Wording:
     """Where the host-pid broker is served now; None while it is not."""
     mps: Callable[[], MpsPaths | None] = lambda: None
     """The MPS daemon's directories, on a node whose sharers run side by side, while it answers."""
+    places: Places | None = None
+    """None: this node's sharers take turns."""
 
     def paths(self, grant_id: str) -> GrantPaths:
         tree = self.store.tree
@@ -148,9 +166,9 @@ class Wording:
         version = max(CDI_VERSION, driver.version if driver else "", key=_version)
         return CdiDevice(version=version, edits={name: entries for name, entries in edits.items() if entries})
 
-    def enforcer(self, grant: Grant) -> str:
+    def enforcer(self, grant: Grant, *, without_mps: bool = False) -> str:
         """Who will hold the limits from the start of the grant's container on, in the grant file's words."""
-        if self.answered_by(grant) == "mps":
+        if not without_mps and self.answered_by(grant) == "mps":
             return "mps"
         driver = self.driver.edits(shown_devices(grant)) if self.driver is not None and not grant.mig else None
         return "driver" if self._capped_by_hook(grant, driver) else "library"
@@ -167,16 +185,34 @@ class Wording:
     def _mps_env(self, grant: Grant) -> dict[str, str]:
         if grant.enforced_by != "mps":
             return {}
-        capped = self.caps is not None and self.caps.can_hold(grant.shares)
-        limited = not self.nvidia.disable_core_limit and self.nvidia.gpu_core_policy != "disable"
-        beside = 0 if self.nvidia.memory_accounting == "strict" else contract.MPS_BESIDE_MIB
-        return contract.mps_env(grant.shares, cores=limited, memory=not capped, beside_mib=beside)
+        return contract.mps_env(
+            grant.shares, cores=self._cores_limited(), memory=not self._capped(grant), beside_mib=self._beside_mib()
+        )
+
+    def admit(self, grant: Grant) -> None:
+        """Have the container's place at MPS, with its limits. Blocks. Raises MpsError."""
+        if self.places is None:
+            return
+        percent = contract.mps_ceiling(grant.shares) if self._cores_limited() else 0
+        pinned = 0 if self._capped(grant) else contract.mps_most(grant.shares, self._beside_mib())
+        self.places.admit(grant.id, percent, pinned)
+
+    def _cores_limited(self) -> bool:
+        return not self.nvidia.disable_core_limit and self.nvidia.gpu_core_policy != "disable"
+
+    def _capped(self, grant: Grant) -> bool:
+        """Whether the driver holds the container's memory by itself."""
+        return self.caps is not None and self.caps.can_hold(grant.shares)
+
+    def _beside_mib(self) -> int:
+        """What a program's contexts and code may take beside the container's limit."""
+        return 0 if self.nvidia.memory_accounting == "strict" else contract.MPS_BESIDE_MIB
 
     def _mps_mounts(self, grant: Grant) -> tuple[Mount, ...]:
         paths = self.mps() if grant.enforced_by == "mps" else None
         if paths is None:
             return ()
-        return contract.mps_mounts(str(paths.pipe), str(paths.log), str(paths.shm or ""))
+        return contract.mps_mounts(str(paths.pipe_of(grant.id)), str(paths.log), str(paths.shm or ""))
 
     def _capped_by_hook(self, grant: Grant, driver: DriverEdits | None) -> bool:
         """Whether the vendor's hook on each of the grant's cards caps the container before it starts. It knows one

@@ -31,6 +31,7 @@ from hami.model.device import MIG, NodeRecord
 from hami.model.names import DeviceUuid, PodUid, WireError
 from hami.node.grants import Grant, Holder, State, new_id
 from hami.node.mig import MigError
+from hami.node.mps import MpsError
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Grants:
             )
             if self._wording.strategy == "env":
                 grant = await self._shown(grant, owner)
-                grant = replace(grant, enforced_by=self._wording.answered_by(grant))
+                grant = await self._sent(replace(grant, enforced_by=self._wording.answered_by(grant)))
             await anyio.to_thread.run_sync(self._opening.create, grant)
             self._grants[grant.id] = grant
             answer = self._opening.answer(grant)
@@ -158,11 +159,23 @@ class Grants:
         if grant.mig:
             grant = await self._with_instances(grant)
         # A container that starts anew is not capped by the driver yet, unless the vendor's hook does it.
-        grant = self._grants[grant.id] = replace(grant, enforced_by=self._wording.enforcer(grant))
+        grant = await self._sent(replace(grant, enforced_by=self._wording.enforcer(grant)))
+        self._grants[grant.id] = grant
         try:
             return await anyio.to_thread.run_sync(self._opening.restore, grant)
         except (OSError, WireError) as error:
             raise NotGranted(f"the grant cannot be written on the node: {error}") from error
+
+    async def _sent(self, grant: Grant) -> Grant:
+        """The grant with a place at MPS, if MPS is to hold it; where there is none, somebody else does."""
+        if grant.enforced_by != "mps":
+            return grant
+        try:
+            await anyio.to_thread.run_sync(self._wording.admit, grant)
+        except MpsError as error:
+            log.error("grant %s of %s is not sent to MPS: %s", grant.id, _named(grant), error)
+            return replace(grant, enforced_by=self._wording.enforcer(grant, without_mps=True))
+        return grant
 
     async def _recover(self, ids: frozenset[str]) -> list[Grant]:
         """A grant whose record was lost, from the kubelet's copy of our answer: its paths are what the pod mounts."""
@@ -227,6 +240,17 @@ class Grants:
                 if not self._regions.alive(stray):
                     log.warning("removing %s, which belongs to no grant", stray)
                     await self._remove(stray)
+
+    async def sweep_places(self) -> None:
+        """End the places at MPS that no grant has any more."""
+        places = self._wording.places
+        if places is None:
+            return
+        there = await anyio.to_thread.run_sync(places.places)
+        async with self._lock:  # under which a place is made, before its grant is known
+            strays = [place for place in sorted(there - set(self._grants)) if not self._regions.alive(place)]
+        for stray in strays:
+            await anyio.to_thread.run_sync(places.dismiss, stray)
 
     async def _remove(self, grant_id: str) -> None:
         self._grants.pop(grant_id, None)
@@ -406,7 +430,7 @@ class Grants:
                 return False, reason
             made = [each for other in self._newest().values() if _same_pod(other, grant) for each in other.mig]
             self._assignments.tell_instances(decided, [*made, *grant.mig])
-        grant = replace(grant, enforced_by=self._wording.enforcer(grant))
+        grant = await self._sent(replace(grant, enforced_by=self._wording.enforcer(grant)))
         try:
             changed = await anyio.to_thread.run_sync(self._opening.open, grant, owner.pod)
         except (OSError, WireError) as error:

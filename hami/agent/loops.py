@@ -107,6 +107,7 @@ async def sweep(grants: Grants, pods_listed: anyio.Event, pods: NodePods, left: 
     while True:
         await anyio.sleep(SWEEP_EVERY_S)
         await grants.sweep()
+        await grants.sweep_places()
         try:
             names.write(left.key)
         except OSError as error:

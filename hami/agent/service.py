@@ -44,14 +44,14 @@ from hami.model.names import DeviceUuid, PodKey, PodUid
 from hami.model.settings import apply_node_overrides
 from hami.model.vendor import Vendor
 from hami.node.cgroups import Cgroups, is_version_2
-from hami.node.driver_cap import DriverCap
+from hami.node.driver_cap import FIRST_RELEASE, DriverCap, driver_release
 from hami.node.driver_spec import DriverSpecs
 from hami.node.grants import Grant, GrantStore
-from hami.node.mps import MpsDaemon, SimulatedMps, mps_paths
+from hami.node.mps import SimulatedMps, mps_paths
+from hami.node.mps_daemon import MpsDaemon
 from hami.node.probe import ProbeError
 from hami.node.probe_nvidia import NvidiaProbe
 from hami.vendors import registry
-from hami.vendors.amd import AMD
 from hami.vendors.nvidia import NVIDIA
 
 log = logging.getLogger(__name__)
@@ -175,6 +175,7 @@ def _plugin(
         caps=caps,
         host_pid=broker.served if broker is not None else lambda: None,
         mps=sharers.ready if sharers is not None else lambda: None,
+        places=sharers.mps if sharers is not None else None,
     )
     mig = MigInstances(settings.tree.vgpu / INSTANCES)
     mig.load()
@@ -221,24 +222,8 @@ def _plugin(
         *simulated_plugin.tasks(
             settings.cards, settings.config, kube, announcer, podlist, settings.device_plugin_dir, folder
         ),
-        *_amd(settings, known.get(AMD.name), kube, announcer, podlist, writer),
+        *amd.tasks(settings, amd.maker(settings), kube, announcer, podlist, writer),
     ]
-
-
-def _amd(
-    settings: AgentSettings,
-    vendor: Vendor | None,
-    kube: Kube,
-    announcer: Announcer,
-    podlist: PodResources,
-    writer: PodWriter,
-) -> list[_Task]:
-    """AMD's GPUs beside NVIDIA's; a simulated machine has those of its description, unless somebody asks."""
-    if settings.amd is False or (settings.simulated and not settings.amd):
-        return []
-    directory, folder = settings.device_plugin_dir, settings.tree.vgpu
-    wanted = settings.amd is True
-    return amd.tasks(vendor, kube, announcer, podlist, writer, directory, folder, wanted=wanted)
 
 
 class _LinksTold:
@@ -305,7 +290,7 @@ def _sharers(settings: AgentSettings) -> Sharers | None:
     if "mps" not in (settings.overrides.sharing, settings.overrides.operating_mode):
         return None
     if settings.simulated:
-        return Sharers(SimulatedMps(mps_paths(settings.tree, None)))
+        return Sharers(SimulatedMps(mps_paths(settings.tree, None), named=driver_release() >= FIRST_RELEASE))
     return Sharers(MpsDaemon(mps_paths(settings.tree, settings.mps_shm)))
 
 

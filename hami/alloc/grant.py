@@ -121,13 +121,24 @@ def mps_env(shares: Sequence[Share], *, cores: bool, memory: bool, beside_mib: i
     driver numbers them in an order of its own; one that a program does not see takes the limits from all.
     """
     env = {"CUDA_MPS_PIPE_DIRECTORY": MPS_PIPE, "CUDA_MPS_LOG_DIRECTORY": MPS_LOG}
-    ceilings = [share.cores for share in shares if 0 < share.cores < FULL]
-    if cores and ceilings:
-        env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(min(ceilings))
+    if cores and (ceiling := mps_ceiling(shares)):
+        env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(ceiling)
     pinned = [f"{share.uuid}={share.memory_mib + beside_mib}M" for share in shares if share.memory_mib]
     if memory and pinned:
         env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(pinned)
     return env
+
+
+def mps_ceiling(shares: Sequence[Share]) -> int:
+    """Percent of the multiprocessors of each device; 0 = all."""
+    return min((share.cores for share in shares if 0 < share.cores < FULL), default=0)
+
+
+def mps_most(shares: Sequence[Share], beside_mib: int) -> int:
+    """MiB that one program may hold of each device: one amount for all, so the largest, and none if one has none. 0 =
+    no limit."""
+    amounts = [share.memory_mib for share in shares]
+    return max(amounts) + beside_mib if amounts and all(amounts) else 0
 
 
 def mps_mounts(pipe: str, log: str, shm: str) -> tuple[Mount, ...]:

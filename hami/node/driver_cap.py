@@ -22,6 +22,18 @@ NO_LIMIT: Final = 2**64 - 1
 """As a hard limit: none."""
 
 
+def driver_release() -> int:
+    """The driver's release; 0 where it cannot be asked."""
+    try:
+        pynvml.nvmlInit()
+        try:
+            return _release(pynvml.nvmlSystemGetDriverVersion())
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return 0
+
+
 class CapError(Exception):
     """The driver refuses a limit, or cannot be asked; the text says what it answered."""
 

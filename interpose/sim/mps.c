@@ -5,25 +5,40 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "visible.h"
 
-/* Where a machine plays a daemon, it leaves this file among its pipes. A process that names no directory has the default
- * one, where there is always a daemon on a machine whose devices work side by side. */
-static bool finds_daemon(void)
+/* Limits of the directory that a process finds its daemon by, as they are written there; empty = none. */
+struct place {
+    char percent[16], pinned[32];
+};
+
+/* Where a machine plays a daemon, it leaves this file among its pipes; in a place of a container's own it says the place's
+ * limits. A process that names no directory has the default one, where there is always a daemon on a machine whose devices
+ * work side by side. False: there is none. */
+static bool find_daemon(struct place *place)
 {
     const char *pipes = getenv("CUDA_MPS_PIPE_DIRECTORY");
-    char path[4096];
+    char path[4096], line[128];
+    *place = (struct place){.percent = "", .pinned = ""};
     if (!pipes || !*pipes)
         return true;
     int length = snprintf(path, sizeof path, "%s/simulated", pipes);
-    return length > 0 && (size_t)length < sizeof path && access(path, F_OK) == 0;
+    FILE *file = length > 0 && (size_t)length < sizeof path ? fopen(path, "re") : NULL;
+    if (!file)
+        return false;
+    while (fgets(line, sizeof line, file)) {
+        sscanf(line, "active_thread_percentage=%15s", place->percent);
+        sscanf(line, "pinned_memory_limit=%31s", place->pinned);
+    }
+    fclose(file);
+    return true;
 }
 
-static u64 thread_ppm(void)
+/* What a place says outranks the environment. */
+static u64 thread_ppm(const struct place *place)
 {
-    const char *text = getenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
+    const char *text = *place->percent ? place->percent : getenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE");
     double percent = text ? strtod(text, NULL) : 100;
     if (!(percent > 0 && percent < 100))
         return MPS_ALL_PPM;
@@ -93,18 +108,34 @@ static bool read_pinned(const char *text, const int *units, int count, u64 *pinn
     }
 }
 
+/* A place's limit is one amount for every device; the environment can only lower it. */
+static void limit_to(const struct place *place, const int *units, int count, u64 *pinned)
+{
+    u64 bytes;
+    const char *at = place->pinned;
+    if (!*at || !read_bytes(&at, &bytes))
+        return;
+    for (int i = 0; i < count; i++)
+        if (!pinned[units[i]] || bytes < pinned[units[i]])
+            pinned[units[i]] = bytes;
+}
+
 void mps_find(struct mps_terms *terms)
 {
     int units[SIM_DEVICES];
+    struct place place;
     const char *text = getenv("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT");
     memset(terms, 0, sizeof *terms);
     terms->sm_ppm = MPS_ALL_PPM;
-    terms->client = finds_daemon();
+    terms->client = find_daemon(&place);
     if (!terms->client)
         return;
-    terms->sm_ppm = thread_ppm();
-    if (text && *text && !read_pinned(text, units, visible_to_cuda(units), terms->pinned))
-        memset(terms->pinned, 0, sizeof terms->pinned);
+    terms->sm_ppm = thread_ppm(&place);
+    int count = visible_to_cuda(units);
+    if (!text || !*text || read_pinned(text, units, count, terms->pinned))
+        limit_to(&place, units, count, terms->pinned);
+    else
+        memset(terms->pinned, 0, sizeof terms->pinned); /* the place's, too */
 }
 
 bool mps_holds(const struct sim_process *process, int unit)

@@ -1,6 +1,6 @@
 """Sharers side by side: whom MPS is told to hold, with both ways of handing devices out, and without it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tests.agent.conftest import UUIDS, Rig, card, pod
 pytestmark = pytest.mark.anyio
 
 PATHS = MpsPaths(pipe=Path("/node/pipe"), log=Path("/node/log"), shm=None)
+NAMED = replace(PATHS, server="hami")
 
 
 @pytest.fixture(params=["cdi", "env"])
@@ -36,13 +37,37 @@ def mps() -> list[MpsPaths | None]:
     return [PATHS]
 
 
+@dataclass
+class Places:
+    """What the daemon has for single containers."""
+
+    there: dict[str, tuple[int, int]] = field(default_factory=dict)
+    full: bool = False
+
+    def admit(self, place: str, percent: int, pinned_mib: int) -> None:
+        if self.full:
+            raise MpsError("there is no room")
+        self.there[place] = percent, pinned_mib
+
+    def dismiss(self, place: str) -> None:
+        del self.there[place]
+
+    def places(self) -> frozenset[str]:
+        return frozenset(self.there)
+
+
 @pytest.fixture
-def wording(mps: list[MpsPaths | None], monkeypatch: pytest.MonkeyPatch) -> None:
+def places() -> Places:
+    return Places()
+
+
+@pytest.fixture
+def wording(mps: list[MpsPaths | None], places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wording of the rig asks this daemon."""
     made = Wording.__init__
 
     def init(self: Wording, **values: Any) -> None:
-        made(self, **values, mps=lambda: mps[0])
+        made(self, **values, mps=lambda: mps[0], places=places)
 
     monkeypatch.setattr(Wording, "__init__", init)
 
@@ -58,6 +83,18 @@ def told(rig: Rig, strategy: Strategy, name: str) -> tuple[dict[str, str], set[s
         env |= dict(entry.split("=", 1) for entry in edits["env"])
         mounts |= {mount["containerPath"] for mount in edits["mounts"]}
     return env, mounts
+
+
+def source(rig: Rig, strategy: Strategy, name: str, target: str) -> str:
+    """What the node mounts at a path of the container."""
+    answer = rig.kubelet.answers[name, "main"]
+    found = {mount.container_path: mount.host_path for mount in answer.mounts}
+    if strategy == "cdi":
+        [device] = answer.cdi_devices
+        path = rig.root / "cdi" / f"hami.io-grant-{device.name.partition('=')[2]}.json"
+        mounts = orjson.loads(path.read_bytes())["devices"][0]["containerEdits"]["mounts"]
+        found |= {mount["containerPath"]: mount["hostPath"] for mount in mounts}
+    return str(found[target])
 
 
 def enforcer(rig: Rig, name: str) -> str:
@@ -109,6 +146,61 @@ async def test_a_daemon_that_is_gone_when_a_container_starts_anew(
     assert enforcer(rig, "a") == ("mps" if strategy == "cdi" else "library")
 
 
+@pytest.mark.usefixtures("wording")
+async def test_a_container_has_a_place_of_its_own_where_there_are_such(
+    rig: Rig, strategy: Strategy, mps: list[MpsPaths | None], places: Places
+) -> None:
+    mps[0] = NAMED
+    documents = [pod("a", assigned=f"{card(0, 3000, 30)};"), pod("b", assigned=f"{card(0, 1000, 50)};")]
+    for document in documents:
+        rig.api.add(document)
+        await rig.run(document)
+    shown = [source(rig, strategy, name, "/run/hami/mps/pipe") for name in ("a", "b")]
+    assert {Path(path).name: path for path in shown} == {place: f"/node/pipe/hami/{place}" for place in places.there}
+    assert [places.there[Path(path).name] for path in shown] == [(30, 3600), (50, 1600)]
+
+
+@pytest.mark.usefixtures("wording")
+async def test_a_place_ends_with_its_container_and_strangers_at_once(
+    rig: Rig, mps: list[MpsPaths | None], places: Places
+) -> None:
+    mps[0] = NAMED
+    document = pod("a", assigned=f"{card(0)};")
+    rig.api.add(document)
+    await rig.run(document)
+    [own] = places.there
+    places.there |= {"e" * 32: (1, 1), "f" * 32: (1, 1)}
+    rig.regions.living.add("f" * 32)
+    await rig.grants.sweep_places()
+    assert set(places.there) == {own, "f" * 32}, "where programs still run"
+    rig.api.delete(document)
+    rig.kubelet.forget(document)
+    rig.now[0] += 31
+    await rig.grants.sweep()
+    await rig.grants.sweep_places()
+    assert set(places.there) == {"f" * 32}
+
+
+@pytest.mark.usefixtures("wording")
+async def test_a_container_without_a_place_takes_turns(
+    rig: Rig, strategy: Strategy, mps: list[MpsPaths | None], places: Places, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong directory would let it run without any limit, and silently."""
+    mps[0] = NAMED
+    places.full = True
+    document = pod("a", assigned=f"{card(0)};")
+    rig.api.add(document)
+    await rig.run(document)
+    env, mounts = told(rig, strategy, "a")
+    assert not any(name.startswith("CUDA_MPS") for name in env)
+    assert "/run/hami/mps/pipe" not in mounts
+    assert enforcer(rig, "a") == "library"
+    assert any("is not sent to MPS: there is no room" in record.getMessage() for record in caplog.records)
+    places.full = False
+    await rig.kubelet.start_container(document, "main")
+    assert enforcer(rig, "a") == ("mps" if strategy == "cdi" else "library")
+
+
 class Caps:
     def can_hold(self, shares: Any) -> bool:
         return True
@@ -143,7 +235,7 @@ def test_how_much_memory_mps_leaves_a_program(
 
 
 @dataclass
-class Daemon:
+class Daemon(Places):
     """A daemon that the test kills and breaks."""
 
     paths: MpsPaths = PATHS

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hami.alloc.grant import MPS_BESIDE_MIB, mps_env
+from hami.alloc.grant import MPS_BESIDE_MIB, mps_ceiling, mps_env, mps_most
 from hami.model.claim import Share
 from hami.model.names import DeviceUuid
 from hami.model.wire.grant import GrantDevice, GrantFile, write_grant
@@ -26,6 +26,7 @@ from tests.interpose.simulation import A100, Simulation
 CONTEXT_MIB = 300
 TOTAL_MIB = 8192
 MS = 1_000_000
+PLACE = "0123456789abcdef" * 2
 
 
 @pytest.fixture
@@ -65,9 +66,11 @@ def grant(
     devices: Sequence[int] = (0,),
     accounting: str = "",
     policy: str = "default",
+    named: bool = False,
 ) -> Granted:
-    """A container with a share of each of these devices, (MiB, percent), and the node's daemon."""
-    daemon = SimulatedMps(mps_paths(hook_tree(str(directory)), None))
+    """A container with a share of each of these devices, (MiB, percent), and the node's daemon. `named`: the daemon has
+    a place for each container."""
+    daemon = SimulatedMps(mps_paths(hook_tree(str(directory)), None), named=named)
     daemon.start()
     uuids = [DeviceUuid(machine.uuids[i]) for i in devices]
     shares = [
@@ -81,9 +84,11 @@ def grant(
     )
     file = GrantFile(devices=cards, region=str(region), accounting=accounting, policy=policy)
     (directory / "grant").write_text(write_grant(file))
-    terms = mps_env(shares, cores=True, memory=True, beside_mib=0 if accounting == "strict" else MPS_BESIDE_MIB)
-    # The mount that a container sees in this place.
-    terms["CUDA_MPS_PIPE_DIRECTORY"] = str(daemon.paths.pipe)
+    beside_mib = 0 if accounting == "strict" else MPS_BESIDE_MIB
+    daemon.admit(PLACE, mps_ceiling(shares), mps_most(shares, beside_mib))
+    terms = mps_env(shares, cores=True, memory=True, beside_mib=beside_mib)
+    # What is mounted where a container looks for it.
+    terms["CUDA_MPS_PIPE_DIRECTORY"] = str(daemon.paths.pipe_of(PLACE))
     limits = [share.memory_mib * MIB for share in shares], [share.cores for share in shares]
     return Granted(machine, directory, terms, Region.create(region, uuids, *limits, priority=1), uuids)
 
@@ -228,6 +233,33 @@ class TestCompute:
             with log.open("w") as file, redirected(file.fileno()), programs(environment) as [program]:
                 assert program.use() == 0
             assert log.read_text().count("MPS does not hold this program to its share; the library does") == told
+
+
+class TestPlaces:
+    """A daemon with names: the container's limits are its place's, out of its programs' reach."""
+
+    def test_limits_hold_without_the_library_whatever_a_program_asks_for(
+        self, machine: Simulation, tmp_path: Path
+    ) -> None:
+        container = grant(machine, tmp_path, (1000, 20), named=True)
+        allowed = 1000 + MPS_BESIDE_MIB - CONTEXT_MIB
+        raised = {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "100", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": "0=8G"}
+        with programs(container.bare, {**container.bare, **raised}) as found:
+            for program in found:
+                assert program.use() == 0
+                assert program.info() == [0, allowed * MIB, TOTAL_MIB * MIB]
+                assert program.alloc((allowed + 1) * MIB)[0] == OUT_OF_MEMORY
+                assert 3 < speed(program) < 25
+
+    def test_with_the_library_the_container_sees_its_limit(self, machine: Simulation, tmp_path: Path) -> None:
+        container = grant(machine, tmp_path, (1000, 20), named=True, policy="force")
+        with programs(container.hooked, container.hooked) as (one, two):
+            assert (one.use(), two.use()) == (0, 0)
+            assert one.info()[2] == 1000 * MIB
+            assert one.alloc(1000 * MIB)[0] == 0
+            assert two.alloc(MIB)[0] == OUT_OF_MEMORY
+            assert 5 < speed(one) < 25
+        assert not container.waited
 
 
 @contextmanager

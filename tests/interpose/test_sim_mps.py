@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hami.node.mps import SIMULATED
+from hami.node.installed import hook_tree
+from hami.node.mps import SIMULATED, SimulatedMps, mps_paths
 from tests.interpose.cuda_client import MIB, OUT_OF_MEMORY, Client
 from tests.interpose.simulation import A100, Simulation
 
@@ -21,6 +22,7 @@ DEVICE = {"model": A100, "count": 2, "memory_mib": 4096, "context_mib": 100}
 MPS_ENABLED = 133
 """Number of the device attribute: contexts on the device go through MPS."""
 MULTIPROCESSORS = 16
+PLACE = "0123456789abcdef" * 2
 
 
 @pytest.fixture
@@ -223,6 +225,53 @@ def test_beside_a_cap_of_the_drivers_the_smaller_counts(tmp_path: Path) -> None:
         assert narrow.alloc(900 * MIB)[0] == 0
         assert wide.alloc(901 * MIB)[0] == OUT_OF_MEMORY
         assert wide.alloc(900 * MIB)[0] == 0
+
+
+@pytest.fixture
+def mps(tmp_path: Path) -> SimulatedMps:
+    """A daemon that has a place for each container."""
+    found = SimulatedMps(mps_paths(hook_tree(str(tmp_path)), None), named=True)
+    found.start()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("percent", "own", "seen"),
+    [(50, "", 54), (50, "100", 54), (50, "25", 54), (0, "25", 26), (0, "", 108)],
+    ids=["the place's", "not to be raised", "nor lowered", "no ceiling: its own", "none"],
+)
+def test_a_places_ceiling_outranks_the_programs(
+    machine: Simulation, mps: SimulatedMps, percent: int, own: str, seen: int
+) -> None:
+    mps.admit(PLACE, percent, 0)
+    pipes = str(mps.paths.pipe_of(PLACE))
+    with machine.client(CUDA_MPS_PIPE_DIRECTORY=pipes, CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=own) as program:
+        assert program.init() == 0
+        assert (program.attribute(MPS_ENABLED), program.attribute(MULTIPROCESSORS)) == (1, seen)
+
+
+@pytest.mark.parametrize(
+    ("own", "first", "second"),
+    [
+        ("", 900, 900),
+        ("0=500M", 400, 900),
+        ("0=2000M,1=3000M", 900, 900),
+        ("0=500M,2=500M", WHOLE, WHOLE),
+    ],
+    ids=["of every device", "lowered", "not to be raised", "lost to a device that is not there"],
+)
+def test_a_places_memory_limit(machine: Simulation, mps: SimulatedMps, own: str, first: int, second: int) -> None:
+    mps.admit(PLACE, 0, 1000)
+    with client(machine, own, CUDA_MPS_PIPE_DIRECTORY=str(mps.paths.pipe_of(PLACE))) as program:
+        assert (room(program, 0), room(program, 1)) == (first, second)
+
+
+def test_a_place_that_is_gone(machine: Simulation, mps: SimulatedMps) -> None:
+    mps.admit(PLACE, 50, 1000)
+    mps.dismiss(PLACE)
+    with machine.client(CUDA_MPS_PIPE_DIRECTORY=str(mps.paths.pipe_of(PLACE))) as program:
+        assert program.init() == 0
+        assert program.attribute(MPS_ENABLED) == 0
 
 
 def test_nvml_lists_clients_apart(machine: Simulation, tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from hami.node.installed import hook_tree
-from hami.node.mps import MpsDaemon, MpsError, SimulatedMps, mps_paths
+from hami.node.mps import MpsError, SimulatedMps, mps_paths
+from hami.node.mps_daemon import MpsDaemon
 
+PLACE = "0123456789abcdef" * 2
 PLAYED = """#!/bin/sh
+[ "$1" = -p ] && echo "usage: control [-d | -f]" && exit 1
 echo "$*" >> {calls}
 case "$1" in
 -d) [ -n "{old}" ] && [ -n "$2" ] && exit 1
@@ -51,6 +54,7 @@ def test_a_daemon_is_started_and_asked(root: Path, monkeypatch: pytest.MonkeyPat
     mps.start()
     assert mps.alive()
     assert (root / "calls").read_text().splitlines()[1] == "-d -multiuser-server"
+    assert mps.paths.pipe_of("0" * 32) == mps.paths.pipe, "all share one place"
     for directory in (mps.paths.pipe, mps.paths.log, mps.own_shm):
         assert directory.stat().st_mode & 0o7777 == 0o1777, "programs run as any user"
     (mps.paths.pipe / "control").unlink()
@@ -125,7 +129,7 @@ def test_a_daemon_with_pids_of_its_own_is_told_of(
 
 def test_directories_too_deep_for_a_socket(root: Path) -> None:
     mps = daemon(root)
-    deep = replace(mps, paths=replace(mps.paths, pipe=root / ("d" * 100)))
+    deep = replace(mps, base=replace(mps.base, pipe=root / ("d" * 100)))
     with pytest.raises(MpsError, match="too long a path"):
         deep.start()
     assert not deep.paths.pipe.exists()
@@ -151,3 +155,31 @@ def test_a_simulated_one_says_so(root: Path) -> None:
     mps.start()
     assert mps.alive()
     assert os.listdir(mps.paths.pipe) == ["simulated"]
+    assert mps.paths.pipe_of(PLACE) == mps.paths.pipe
+    mps.admit(PLACE, 30, 1000)
+    assert (os.listdir(mps.paths.pipe), mps.places()) == (["simulated"], frozenset())
+
+
+def test_a_simulated_one_with_a_place_for_each_container(root: Path) -> None:
+    mps = SimulatedMps(mps_paths(hook_tree(str(root)), None), named=True)
+    assert mps.places() == frozenset()
+    mps.start()
+    for percent, pinned_mib, text in (
+        (0, 0, ""),
+        (30, 1600, "active_thread_percentage=30\npinned_memory_limit=1600M\n"),
+        (0, 1600, "pinned_memory_limit=1600M\n"),
+    ):
+        mps.admit(PLACE, percent, pinned_mib)
+        assert (mps.paths.pipe_of(PLACE) / "simulated").read_text() == text
+    assert mps.places() == {PLACE}
+    mps.dismiss(PLACE)
+    mps.dismiss(PLACE)
+    assert mps.places() == frozenset()
+
+
+def test_a_simulated_place_on_a_disk_that_is_full(root: Path) -> None:
+    mps = SimulatedMps(mps_paths(hook_tree(str(root)), None), named=True)
+    mps.start()
+    (mps.base.pipe / "hami").touch()  # nothing can be made below it
+    with pytest.raises(MpsError, match=r"Not a directory|File exists"):
+        mps.admit(PLACE, 30, 0)
