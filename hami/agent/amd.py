@@ -7,6 +7,7 @@ node does not name AMD among our agent's own families, so schedulers lock the no
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,15 +20,19 @@ from hami.agent.family_plugin import FamilyPlugin
 from hami.agent.pb import deviceplugin_pb2 as pb
 from hami.agent.plugin import DeviceList, list_answer
 from hami.agent.podresources import PodList
+from hami.agent.settings import AgentSettings
 from hami.agent.writes import PodWriter
 from hami.kube.client import Kube
 from hami.model.claim import Share
 from hami.model.device import Device, NodeInventory
 from hami.model.names import DeviceUuid
+from hami.model.settings import apply_node_overrides
 from hami.model.vendor import Registry, Vendor
 from hami.model.wire import node as wire
 from hami.node.probe import ProbeError
 from hami.node.probe_amd import KFD, AmdGpu, AmdProbe, NotInstalled, unhealthy
+from hami.vendors import registry
+from hami.vendors.amd import AMD
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +50,22 @@ LEFT_OUT: Final = "DeviceLeftOut"
 Task = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
 
 
-def opened() -> AmdProbe:
+Make = Callable[[], AmdProbe]
+"""Raises NotInstalled where there is no library."""
+
+
+def maker(settings: AgentSettings) -> Make | None:
+    """How this agent looks at AMD's GPUs; None where it is not to. A simulated machine has the GPUs of its description,
+    unless somebody asks."""
+    if settings.amd is False or (settings.simulated and not settings.amd):
+        return None
+    nvidia = apply_node_overrides(settings.config.nvidia, settings.overrides)
+    return partial(AmdProbe, slots=nvidia.device_split_count, hidden=settings.overrides.hidden_uuids)
+
+
+def opened(make: Make) -> AmdProbe:
     """The library, initialized, on a machine with GPUs. Raises ProbeError elsewhere."""
-    probe = AmdProbe()
+    probe = make()
     probe.open()
     try:
         if not probe.gpus():
@@ -72,7 +90,7 @@ class AmdService:
         directory: Path,
         folder: Path,
         *,
-        probe: Callable[[], AmdProbe] = AmdProbe,
+        probe: Make,
         wanted: bool = False,
         look_every_s: float = LOOK_EVERY_S,
         look_for_s: float = LOOK_FOR_S,
@@ -97,8 +115,8 @@ class AmdService:
         book = Book(
             registry=Registry((vendor,)), kube=kube, node=announcer.node, folder=folder / FOLDER, podlist=podlist
         )
-        maker = Maker(called="AMD GPU", answer=self._answer, units=self._units)
-        self._family = Family(vendor, self._now, book, maker)
+        own = Maker(called="AMD GPU", answer=self._answer, units=self._units)
+        self._family = Family(vendor, self._now, book, own)
 
     async def run(self) -> None:
         """Serve, for ever; ends at once where the library is not installed, and says so."""
@@ -193,20 +211,15 @@ class AmdService:
 
 
 def tasks(
-    vendor: Vendor | None,
-    kube: Kube,
-    announcer: Announcer,
-    podlist: PodList,
-    writer: PodWriter,
-    directory: Path,
-    folder: Path,
-    *,
-    wanted: bool,
-    probe: Callable[[], AmdProbe] = AmdProbe,
+    settings: AgentSettings, probe: Make | None, kube: Kube, announcer: Announcer, podlist: PodList, writer: PodWriter
 ) -> list[Task]:
-    """The service as a task of the agent; none where the device configuration has no section for AMD."""
+    """The service as a task of the agent; none without `probe`, or without a section for AMD in the configuration."""
+    if probe is None:
+        return []
+    vendor, wanted = registry(settings.config).get(AMD.name), settings.amd is True
     if vendor is None:
         log.log(logging.ERROR if wanted else logging.INFO, "AMD's GPUs are not served: no section amd is configured")
         return []
+    directory, folder = settings.device_plugin_dir, settings.tree.vgpu
     service = AmdService(vendor, kube, announcer, podlist, writer, directory, folder, probe=probe, wanted=wanted)
     return [("AMD", service.run)]

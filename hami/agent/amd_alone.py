@@ -15,7 +15,6 @@ from hami.agent.writes import PodWriter
 from hami.kube.client import Kube
 from hami.node.probe import ProbeError
 from hami.node.probe_amd import AmdProbe
-from hami.vendors import registry
 from hami.vendors.amd import AMD
 
 log = logging.getLogger(__name__)
@@ -26,13 +25,14 @@ async def work(settings: AgentSettings, without: ProbeError, stack: AsyncExitSta
 
     Raises ProbeError, which then names both drivers, unless there are AMD's GPUs to serve.
     """
-    if settings.amd is False or (settings.simulated and not settings.amd):
+    make = amd.maker(settings)
+    if make is None:
         raise without
     serving: list[amd.Task] = []
     if settings.role != "monitor" or not settings.amd:
         # A monitor that is told of AMD's GPUs need not be able to open them.
         try:
-            probe = amd.opened()
+            probe = amd.opened(make)
         except ProbeError as error:
             raise ProbeError(f"{without}; {error}") from without
         stack.callback(probe.close)
@@ -45,23 +45,12 @@ async def work(settings: AgentSettings, without: ProbeError, stack: AsyncExitSta
 
 
 async def _plugin(settings: AgentSettings, probe: AmdProbe, stack: AsyncExitStack) -> list[amd.Task]:
-    vendor = registry(settings.config).get(AMD.name)
     kube = await stack.enter_async_context(Kube.connect(settings.kubeconfig))
     podlist = PodResources(settings.pod_resources_socket, AMD.resources.count)
     stack.callback(podlist.close)
     writer = PodWriter(kube, settings.node, time.time)
     announcer = Announcer(kube, settings.node, time.time)
-    serving = amd.tasks(
-        vendor,
-        kube,
-        announcer,
-        podlist,
-        writer,
-        settings.device_plugin_dir,
-        settings.tree.vgpu,
-        wanted=True,
-        probe=lambda: probe,
-    )
+    serving = amd.tasks(settings, lambda: probe, kube, announcer, podlist, writer)
     return [("node", announcer.follow), ("announce", announcer.run), ("writes", writer.run), *serving]
 
 

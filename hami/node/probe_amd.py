@@ -14,7 +14,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -74,10 +74,21 @@ T = TypeVar("T")
 class AmdProbe:
     """amdsmi, initialized for as long as the block lasts."""
 
-    def __init__(self, library: ModuleType | None = None, *, slots: int = SLOTS, sysfs: Path = Path("/sys")) -> None:
-        """`library`: the binding, if not the installed one. Raises NotInstalled where there is none."""
+    def __init__(
+        self,
+        library: ModuleType | None = None,
+        *,
+        slots: int = SLOTS,
+        hidden: Collection[DeviceUuid] = (),
+        sysfs: Path = Path("/sys"),
+    ) -> None:
+        """`library`: the binding, if not the installed one; `hidden` GPUs are as if they were not there.
+
+        Raises NotInstalled where there is no binding.
+        """
         self._smi: Any = library or amdsmi()
         self._slots = slots
+        self._hidden = frozenset(hidden)
         self._sysfs = sysfs
         self.is_open = False
         self.left_out: Mapping[int, str] = {}
@@ -123,7 +134,8 @@ class AmdProbe:
             if self.left_out.get(index) != why:
                 log.warning("AMD GPU %d is left out: %s", index, why)
         self.left_out = left_out
-        return tuple(gpu for gpu in found if seen[gpu.device.uuid] == 1)
+        usable = (gpu for gpu in found if seen[gpu.device.uuid] == 1)
+        return tuple(gpu for gpu in usable if gpu.device.uuid not in self._hidden)
 
     def inventory(self) -> NodeInventory:
         """Every GPU that can be handed out. Raises ProbeError when the library refuses altogether."""

@@ -3,6 +3,7 @@
 No AMD GPU was at hand. The kubelet is on real sockets, the API server scripted.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -159,6 +160,26 @@ async def test_a_gpu_that_falls_ill_and_one_that_goes(machine: Machine) -> None:
         await until(lambda: bool(machine.api.all("events")), 20)
     (event,) = machine.api.all("events")
     assert event["message"].startswith("AMD GPU 1 is left out: asic_info: expected an answer, got")
+
+
+async def test_settings_of_the_node(machine: Machine) -> None:
+    """Fewer sharers, and one GPU that is not to be shared."""
+    hidden = {"nodeconfig": [{"name": NODE, "devicesplitcount": 3, "filterdevices": {"uuid": [UUIDS[0]]}}]}
+    (machine.root / "nodes.json").write_text(json.dumps(hidden))
+    with machine.agent(f"--node-config-file={machine.root / 'nodes.json'}", "--metrics-bind-address="):
+        await machine.registered(3)
+    assert set(machine.kubelet.devices) == {f"{UUIDS[1]}-{i}" for i in range(3)}
+
+
+async def test_without_a_section_in_the_configuration(machine: Machine) -> None:
+    (machine.root / "devices.yaml").write_text("nvidia: {deviceSplitCount: 2}\n")
+    flags = f"--device-config-file={machine.root / 'devices.yaml'}", "--metrics-bind-address="
+    with machine.agent("--amd", *flags, nvidia=True) as process:
+        await until(lambda: NVIDIA_REGISTER in machine.notes(), 30)
+        process.terminate()
+        _, told = process.communicate(timeout=20)
+    assert "AMD's GPUs are not served: no section amd is configured" in told
+    assert AMD.node_key not in machine.notes()
 
 
 async def test_beside_nvidia(machine: Machine) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hami.alloc.record import read_node
+from hami.model.names import DeviceUuid
 from hami.model.vendor import Registry
 from hami.model.wire.node import read_inventory, write_inventory
 from hami.node.probe import Probe, ProbeError
@@ -116,6 +117,13 @@ def test_partitions_with_one_serial_are_not_handed_out() -> None:
         assert [device.index for device in probe.inventory().devices] == [0]
         assert probe.left_out.keys() == {1, 2}
         assert "asic_serial" in probe.left_out[1]
+
+
+def test_what_a_node_hides_and_how_many_share_a_gpu() -> None:
+    hidden = {DeviceUuid("GPU-1f2e3d4c5b6a7980")}
+    with AmdProbe(StandIn(gpu(0), gpu(1)), slots=4, hidden=hidden) as probe:
+        assert [(device.index, device.slots) for device in probe.inventory().devices] == [(1, 4)]
+        assert not probe.left_out
 
 
 def test_errors_that_cannot_be_corrected_are_unhealthy() -> None:
