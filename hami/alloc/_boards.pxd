@@ -17,7 +17,7 @@ cdef struct Situation:
 
 
 cdef class Boards:
-    cdef public object choose_by    # (board, wanted, spots as preferred, idle) -> (spots, rank) or None
+    cdef public object choose_by    # (board, wanted, spots as preferred, idle, own) -> (spots, rank) or None
     cdef object failure             # what `choose_by` raised, until it is told
     cdef bint failed
     cdef Situation* known           # open addressing, SITUATIONS places
@@ -25,6 +25,6 @@ cdef class Boards:
 
     cdef bint judge(self, int32_t board, int32_t wanted, uint64_t passing, uint64_t idle, float* rank) noexcept nogil
     cdef bint choose(
-        self, int32_t board, int32_t wanted, const int32_t* spots, int32_t count, uint64_t idle, int32_t want,
-        int32_t* chosen, float* rank
+        self, int32_t board, int32_t wanted, const int32_t* spots, int32_t count, uint64_t idle, uint64_t own,
+        int32_t want, int32_t* chosen, float* rank
     ) noexcept nogil

@@ -3,6 +3,6 @@
 from collections.abc import Callable
 
 class Boards:
-    choose_by: Callable[[int, int, tuple[int, ...], int], tuple[tuple[int, ...], float] | None] | None
+    choose_by: Callable[[int, int, tuple[int, ...], int, int], tuple[tuple[int, ...], float] | None] | None
     def forget(self) -> None: ...
     def tell_failure(self) -> None: ...

@@ -56,7 +56,8 @@ cdef class Boards:
             if passing >> spot & 1:
                 spots[count] = spot
                 count += 1
-        cdef bint fits = self.choose(board, wanted, spots, count, idle, 0, chosen, rank)
+        # A pod of one need has no device yet.
+        cdef bint fits = self.choose(board, wanted, spots, count, idle, 0, 0, chosen, rank)
         with gil:
             if self.known == NULL:
                 self.known = <Situation*>calloc(SITUATIONS, sizeof(Situation))
@@ -73,17 +74,18 @@ cdef class Boards:
         return fits
 
     cdef bint choose(
-        self, int32_t board, int32_t wanted, const int32_t* spots, int32_t count, uint64_t idle, int32_t want,
-        int32_t* chosen, float* rank
+        self, int32_t board, int32_t wanted, const int32_t* spots, int32_t count, uint64_t idle, uint64_t own,
+        int32_t want, int32_t* chosen, float* rank
     ) noexcept nogil:
         # chosen[0:want] = positions in spots[0:count] of the devices that the family takes; want 0 = only whether.
+        # `own` are spots that the pod has already.
         cdef int32_t i, j, n = 0
         rank[0] = 0
         if self.failed:
             return False
         with gil:
             try:
-                answer = self.choose_by(board, wanted, tuple([spots[i] for i in range(count)]), idle)
+                answer = self.choose_by(board, wanted, tuple([spots[i] for i in range(count)]), idle, own)
                 if answer is None:
                     return False
                 places, rank[0] = answer

@@ -39,6 +39,7 @@ cdef class LinkedRows(Rows):
         self, const Need* need, int32_t node, int32_t start, bint taken, float* merit
     ) noexcept nogil
     cdef uint64_t idle_spots(self, int32_t node, int32_t board) noexcept nogil
+    cdef uint64_t own_spots(self, int32_t board, int32_t but) noexcept nogil
     cdef double worth(self, int32_t position, uint32_t key) noexcept nogil
 
 

@@ -244,6 +244,16 @@ cdef class LinkedRows(Rows):
                 idle |= <uint64_t>1 << self.spot[row]
         return idle
 
+    cdef uint64_t own_spots(self, int32_t board, int32_t but) noexcept nogil:
+        # Those that containers of the pod under trial have, without the last `but` that were taken.
+        cdef int32_t i, row
+        cdef uint64_t own = 0
+        for i in range(self.undo_length - but):
+            row = self.choices[self.undo[i]].row
+            if self.board[row] == board:
+                own |= <uint64_t>1 << self.spot[row]
+        return own
+
     cdef bint choose_group(self, const Need* need, int32_t node, int32_t found, Group* group) noexcept nogil:
         # As `choose`; the family's own order is kept.
         cdef int32_t i, board = self.board[self.order[self.listed[0]]]
@@ -253,7 +263,8 @@ cdef class LinkedRows(Rows):
             self.spots[i] = self.spot[self.order[self.listed[i]]]
         group.links = 0
         if not self.boards.choose(
-            board, need.wanted, self.spots, found, self.idle_spots(node, board), need.count, self.chosen, &group.merit
+            board, need.wanted, self.spots, found, self.idle_spots(node, board), self.own_spots(board, 0), need.count,
+            self.chosen, &group.merit,
         ):
             return False
         self.weigh_group(need, group)
@@ -273,7 +284,8 @@ cdef class LinkedRows(Rows):
             self.spots[i] = self.spot[row]
             if taken and self.slots_used[row] == need.slots:
                 idle |= <uint64_t>1 << self.spot[row]
-        return self.boards.choose(board, need.wanted, self.spots, need.count, idle, 0, self.chosen, merit)
+        cdef uint64_t own = self.own_spots(board, need.count if taken else 0)
+        return self.boards.choose(board, need.wanted, self.spots, need.count, idle, own, 0, self.chosen, merit)
 
     cdef double worth(self, int32_t position, uint32_t key) noexcept nogil:
         # What one card adds to its set by a ranked key; lower is better, as the end of the sorted list is.

@@ -6,7 +6,7 @@ from typing import Final
 
 from hami.alloc._ask import NUMBERS
 from hami.alloc.policy import CardPolicy, SortKey
-from hami.model.claim import Need, Percent, PodRequest, Selection
+from hami.model.claim import Need, Percent, PodRequest, Role, Selection
 from hami.model.device import MIG
 from hami.model.names import VendorWord
 from hami.model.vendor import Rule, Vendor, Wanted
@@ -72,7 +72,22 @@ def wanted_of(request: PodRequest, need: Need, container: int, policy: CardPolic
     counts = [
         sum(other.count for other in asking.needs if other.vendor == need.vendor) for asking in request.containers
     ]
-    return Wanted(need=need, of_pod=sum(counts), first=not any(counts[:container]), mutex=policy.mutex, spread=spread)
+    later = tuple(
+        other.count
+        for asking in request.containers[container + 1 :]
+        if asking.role is not Role.INIT
+        for other in asking.needs
+        if other.vendor == need.vendor and not other.apart
+    )
+    return Wanted(
+        need=need,
+        of_pod=sum(counts),
+        first=not any(counts[:container]),
+        later=() if request.containers[container].role is Role.INIT else later,
+        most=max(counts),
+        mutex=policy.mutex,
+        spread=spread,
+    )
 
 
 def by_nibble(keys: Sequence[SortKey]) -> int:

@@ -35,7 +35,7 @@ class Groups:
         self._places: list[tuple[VendorWord, tuple[tuple[int, Facts], ...]]] = []
         self._wanted: dict[Wanted, int] = {}
         self._wanted_by_number: list[Wanted] = []
-        self._answers: dict[tuple[int, int, tuple[int, ...], int], _Answer] = {}
+        self._answers: dict[tuple[int, int, tuple[int, ...], int, int], _Answer] = {}
         boards.choose_by = self._choose
 
     def lay(self, cards: Sequence[tuple[VendorWord, Device]]) -> Iterator[tuple[int, int, int]]:
@@ -76,14 +76,14 @@ class Groups:
             self._places.append((family, tuple((device.index, dict(device.custom)) for device in devices)))
         return known
 
-    def _choose(self, board: int, wanted: int, order: tuple[int, ...], idle: int) -> _Answer:
-        key = board, wanted, order, idle
+    def _choose(self, board: int, wanted: int, order: tuple[int, ...], idle: int, own: int) -> _Answer:
+        key = board, wanted, order, idle, own
         if key not in self._answers:
             if len(self._answers) >= MOST_ANSWERS:
                 self._answers.clear()
             family, places = self._places[board]
             spots = [
-                Spot(index=index, facts=facts, idle=bool(idle >> spot & 1))
+                Spot(index=index, facts=facts, idle=bool(idle >> spot & 1), own=bool(own >> spot & 1))
                 for spot, (index, facts) in enumerate(places)
             ]
             chosen = self._choosers[family](spots, order, self._wanted_by_number[wanted])

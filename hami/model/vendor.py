@@ -141,6 +141,8 @@ class Spot:
     """What the plug-in says of it beside the common fields (`Device.custom`)."""
     idle: bool
     """Nobody holds it."""
+    own: bool = False
+    """A container of the pod has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,10 @@ class Wanted:
     """Devices of the family that all containers of the pod want together."""
     first: bool = True
     """No container of the pod before this one wants any: what is to count once a pod counts here."""
+    later: tuple[int, ...] = ()
+    """Devices that each container after this one wants which runs beside it: what is left should serve them, too."""
+    most: int = 1
+    """Devices of the family that the container of the pod wants which wants most."""
     mutex: bool = False
     """Only devices nobody uses."""
     spread: bool | None = False

@@ -7,7 +7,7 @@ from typing import Final
 from hami.model.claim import Mib, Need, Percent, Segments, Why
 from hami.model.container import Container, RequestError, amount, integer
 from hami.model.device import HAMI_CORE, Device
-from hami.model.groups import fewest_groups, largest_share
+from hami.model.groups import dealt, largest_share
 from hami.model.names import INT32_MAX, VendorWord, WireError
 from hami.model.registration import registered
 from hami.model.vendor import (
@@ -131,8 +131,11 @@ class Chip:
         if self.super_pod and want > 1:
             whole = [i for i in order if sum(spots[j].index // 2 == spots[i].index // 2 for j in order) == 2]
             places = sorted(whole, key=lambda i: min(whole.index(j) for j in whole if _module(spots, i, j)))[:want]
-        elif known and want > 1:
-            places = fewest_groups(len(spots), order, want, lambda i: networks[i])
+        elif known and wanted.most > 1 and (want > 1 or spots[order[0]].idle):
+            # A container of one NPU takes one that the others of its pod can spare.
+            idle = order if want > 1 else [i for i in order if spots[i].idle]
+            own = [i for i, spot in enumerate(spots) if spot.own]
+            places = dealt(len(spots), idle, (want, *wanted.later), lambda i: networks[i], own)
         if places is None or len(places) < want:
             return None
         together = 10 * largest_share([networks[i] for i in places]) if known else 0.0

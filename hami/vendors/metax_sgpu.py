@@ -9,6 +9,7 @@ from hami.model.claim import Memory, Mib, Need, Percent, Role, Segments, Share, 
 from hami.model.container import Container, RequestError, amount, integer
 from hami.model.device import Device
 from hami.model.document import read_flag
+from hami.model.groups import dealt
 from hami.model.names import INT32_MAX, DeviceUuid, VendorWord, WireError
 from hami.model.section import named, read_keys
 from hami.model.vendor import (
@@ -192,19 +193,30 @@ def choose(spots: Sequence[Spot], order: Sequence[int], wanted: Wanted) -> Chose
     need, places = wanted.need, tuple(order[: wanted.need.count])
     zones = [int(spot.facts.get("LinkZone") or 0) for spot in spots]
     idle = [zone for zone, spot in zip(zones, spots, strict=True) if spot.idle and zone > 0]
+    own = [zone for zone, spot in zip(zones, spots, strict=True) if spot.own]
     if need.leaves & UNCLASSED and len(order) > need.count:
-        places = _linked(zones, idle, order, need.count)
+        wants = (need.count, *wanted.later)
+        wants = wants if sum(wants) <= len(order) else wants[:1]
+        # First the cards of all containers together, then the ones of this container among them.
+        places = _linked(zones, idle, own, order, sum(wants))
+        if len(wants) > 1:
+            inside = [i for i in order if i in places]
+            mine = dealt(len(spots), inside, wants, lambda i: zones[i] if zones[i] > 0 else -i, ())
+            places = tuple(i for i in places if mine and i in mine)
     taken = [zones[i] for i in places]
-    rank = sum(_kept(taken.count(zone), idle.count(zone)) for zone in set(taken) if zone > 0)
+    rank = sum(_kept(taken.count(zone), idle.count(zone), own.count(zone)) for zone in set(taken) if zone > 0)
     return Chosen(places=places, rank=10_000.0 * rank if need.leaves & RANKED else 0.0)
 
 
-def _kept(taken: int, idle: int) -> int:
-    """Points of so many cards out of a zone's idle ones: links among them, less those to the rest, which are cut."""
-    return 50 * taken * (taken - 1) - 10 * taken * (idle - taken)
+def _kept(taken: int, idle: int, own: int) -> int:
+    """Points of so many cards more out of a zone's idle ones, where the pod has some already: links among them, less
+    those to the rest, which are cut. One by one they add up to the points of all."""
+    return 50 * taken * (taken - 1) - 10 * taken * (idle - taken) + 110 * own * taken
 
 
-def _linked(zones: Sequence[int], idle: Sequence[int], order: Sequence[int], want: int) -> tuple[int, ...]:
+def _linked(
+    zones: Sequence[int], idle: Sequence[int], own: Sequence[int], order: Sequence[int], want: int
+) -> tuple[int, ...]:
     """The set with most points; of equal ones the earliest in `order`. Zones add up, so the best set of each size, zone
     by zone, is enough. The zone with fewest idle cards is named first, cards without links last."""
     passing: dict[int, list[int]] = {}
@@ -214,7 +226,7 @@ def _linked(zones: Sequence[int], idle: Sequence[int], order: Sequence[int], wan
     for zone, positions in passing.items():
         for size, (points, before) in list(best.items())[::-1]:
             for taken in range(1, min(len(positions), want - size) + 1):
-                more = _kept(taken, idle.count(zone)) if zone else 0
+                more = _kept(taken, idle.count(zone), own.count(zone)) if zone else 0
                 found = -points - more, tuple(sorted((*before, *positions[:taken])))
                 known = best.get(size + taken)
                 if known is None or found < (-known[0], known[1]):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hami.model.claim import Why
-from hami.model.groups import fewest_groups, largest_share
+from hami.model.groups import dealt, largest_share
 from hami.model.names import VendorWord
 from hami.model.section import USUAL, named
 from hami.model.vendor import Chosen, Resources, SelectKeys, Spot, Vendor, Wanted
@@ -20,9 +20,11 @@ def choose(spots: Sequence[Spot], order: Sequence[int], wanted: Wanted) -> Chose
     if wanted.mutex:
         busy = {card for card, spot in zip(cards, spots, strict=True) if not spot.idle and card is not None}
         order = [i for i in order if cards[i] not in busy]
-    # A die whose card is not known is a card of its own.
-    places = fewest_groups(len(spots), order, want, lambda i: i if cards[i] is None else f"card {cards[i]}")
-    if want == 1 and order:
+    # A die whose card is not known is a card of its own. No two containers that want to be alone share a card.
+    wants = (want,) if wanted.mutex else (want, *wanted.later)
+    own = [i for i, spot in enumerate(spots) if spot.own]
+    places = dealt(len(spots), order, wants, lambda i: i if cards[i] is None else f"card {cards[i]}", own)
+    if wanted.most == 1 and order:
         places = (order[0],)
     if places is None:
         return None
