@@ -8,12 +8,13 @@ Three kinds of nodes, each filled to about 70 %: eight cards in two NVLink quads
 such cards in four; eight cards in MIG mode. Every node is a candidate. A decision is the whole call: the request packed
 for the engine, every node looked at and ranked, the winner's cards chosen and made into an assignment.
 
-Beside it stands a plain C loop, compiled with -O2 (the engine with -O3) and called from Python in the same run: it
-goes over the same columns of every card of every node, compares free memory with what is asked, and counts the nodes
-with enough such cards. It looks at nothing else (health, sharers, cores, models, links, slices), ranks nothing and
-chooses nothing. Both are called again and again over the same columns, so caches are warm for both; what a pod of the
-same kind has left packed is used again, as in a workload's pods, and the case `asked for the first time` is without
-that. The least of three medians counts, because other programs of the machine only ever add.
+Beside it stands a plain C loop, compiled with the engine's own flags and called from Python in the same run: it goes
+over the same columns of every card of every node, compares free memory with what is asked, and counts the nodes with
+enough such cards. It looks at nothing else (health, sharers, cores, models, links, slices), ranks nothing and chooses
+nothing. Both are called again and again over the same columns, so caches are warm for both. Of a decision the next one
+uses the packed request, as the pods of one workload do (`asked for the first time` is without that), and the order in
+which nodes were named; what nodes answered is worked out anew each time. The least of three medians counts, because
+other programs of the machine only ever add.
 """
 
 import argparse
@@ -253,7 +254,8 @@ def plain_loop(folder: Path) -> Callable[[Ledger, PodRequest], int]:
     """The C loop over a ledger's own columns."""
     compiler = shutil.which("cc") or "gcc"
     (folder / "plain.c").write_text(PLAIN_LOOP)
-    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", folder / "plain.so", folder / "plain.c"], check=True)
+    flags = ("-O3", "-ffp-contract=off", "-shared", "-fPIC")
+    subprocess.run([compiler, *flags, "-o", folder / "plain.so", folder / "plain.c"], check=True)
     function = ctypes.CDLL(str(folder / "plain.so")).plain
     function.restype = ctypes.c_int64
 

@@ -44,7 +44,10 @@ cdef class Engine(SightRows):
     cdef int32_t* listed            # the candidates by number
     cdef int64_t* answers           # what a look at them says
     cdef Py_ssize_t listed_room
+    cdef int32_t* follower          # by node + 1: the node named next by the last filter; 0 = the first one of all
+    cdef Py_ssize_t follower_room
 
+    cdef Py_ssize_t list_named(self, list names, dict ids, object candidates, Survey found) except -1
     cdef int reserve_nodes(self, Py_ssize_t count) except -1
     cdef void size(self, Ask ask, int32_t node) noexcept nogil
     cdef void sum_up(self, Ask ask, Py_ssize_t count, uint64_t pod_salt, Survey found) noexcept nogil

@@ -7,6 +7,7 @@ looked at afterwards.
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
+from libc.string cimport memset
 
 from hami.alloc._ask cimport INIT, OF_FAMILY, TALLY_WIDTH, Ask, Need, Size
 from hami.alloc._mig cimport MOST_SLICES, Grid
@@ -109,11 +110,16 @@ cdef class Survey:
         return (<char*>&self.tallies[position * TALLY_WIDTH])[:TALLY_WIDTH * sizeof(int32_t)]
 
 
+cdef inline bint is_same_text(object a, object b):
+    return isinstance(a, str) and isinstance(b, str) and <str>a == <str>b
+
+
 @final
 cdef class Engine(SightRows):
     def __dealloc__(self):
         free(self.listed)
         free(self.answers)
+        free(self.follower)
 
     def survey(self, Ask ask, list names, dict ids, object candidates, uint64_t pod_salt, bint spread):
         """Try the pod on every candidate (names; None = every node); a name given twice counts once.
@@ -125,8 +131,6 @@ cdef class Engine(SightRows):
         cdef Py_ssize_t limit = self.length.shape[0] if candidates is None else len(candidates)
         cdef Py_ssize_t position, count = 0
         cdef Survey found = Survey(names, limit, spread or ask.by_price)
-        cdef int32_t node
-        cdef object name, number
         self.reserve(ask)
         self.reserve_nodes(limit)
         self.aim(ask)
@@ -137,17 +141,7 @@ cdef class Engine(SightRows):
                 self.listed[count] = <int32_t>position
                 count += self.length[position] > 0
         else:
-            self.survey_number += 1
-            for name in candidates:
-                number = ids.get(name)
-                if number is None:
-                    found.unknown.append(name)
-                    continue
-                node = number
-                if self.seen[node] != self.survey_number:
-                    self.seen[node] = self.survey_number
-                    self.listed[count] = node
-                    count += 1
+            count = self.list_named(names, ids, candidates, found)
         with nogil:
             self.look_at(ask, self.listed, count, self.answers)
             self.sum_up(ask, count, pod_salt, found)
@@ -155,6 +149,30 @@ cdef class Engine(SightRows):
                 self.renew_best(ask, found)
         self.boards.tell_failure()
         return found
+
+    cdef Py_ssize_t list_named(self, list names, dict ids, object candidates, Survey found) except -1:
+        # The candidates by number into `listed`, each once; answers how many. Filters mostly name the nodes in the
+        # order of the last one, so each name is first compared with that of the node that came next then: a text that
+        # was just read has no hash yet, and finding it in a table costs several times more.
+        cdef Py_ssize_t count = 0, known = len(names)
+        cdef int32_t node, before = -1
+        cdef object name, number
+        self.survey_number += 1
+        for name in candidates:
+            node = self.follower[before + 1]
+            if not (node < known and self.length[node] > 0 and is_same_text(names[node], name)):
+                number = ids.get(name)
+                if number is None:
+                    found.unknown.append(name)
+                    continue
+                node = number
+                self.follower[before + 1] = node
+            before = node
+            if self.seen[node] != self.survey_number:
+                self.seen[node] = self.survey_number
+                self.listed[count] = node
+                count += 1
+        return count
 
     def assign(self, Ask ask, int32_t node):
         """Choose devices on one node: `(None, tally bytes)`, or `([(need, row, memory, cores, place), ...], b"")`."""
@@ -303,6 +321,15 @@ cdef class Engine(SightRows):
         return <float>lost
 
     cdef int reserve_nodes(self, Py_ssize_t count) except -1:
+        # Room for so many candidates, and for all nodes there are.
+        cdef Py_ssize_t nodes = self.length.shape[0]
+        cdef int32_t* follower
+        if nodes > self.follower_room:
+            follower = <int32_t*>realloc(self.follower, (nodes + 1) * sizeof(int32_t))
+            if follower == NULL:
+                raise MemoryError
+            memset(follower, 0, (nodes + 1) * sizeof(int32_t))
+            self.follower, self.follower_room = follower, nodes
         if count <= self.listed_room:
             return 0
         cdef int32_t* listed = <int32_t*>realloc(self.listed, count * sizeof(int32_t))

@@ -206,6 +206,34 @@ cdef inline int64_t best_room(SightRows self, const Need* need, int32_t node) no
     return best
 
 
+cdef inline bint all_short(SightRows self, const Need* need, int32_t node, int32_t* tally) noexcept nogil:
+    # What most nodes of a full cluster say: all its cards are alike, take new work, and have too little memory. Then
+    # the tally, which is empty, is told without a look at the columns.
+    cdef int32_t row, first = self.first[node], count = self.length[node], short = 0
+    cdef int64_t there, largest = 0, asked = need.memory
+    cdef uint64_t seen
+    if (
+        self.same_kind[node] < 0
+        or self.sight.verdicts[self.same_kind[node]] & (OF_FAMILY | ELIGIBLE | IS_MIG) != OF_FAMILY | ELIGIBLE
+    ):
+        return False
+    for row in range(first, first + count):
+        seen = self.glances[row]
+        there = free_on(seen)
+        if self.sight.percent:
+            asked = memory_of(self, row, need)
+        short += (seen >> LOOK_SHIFT & LOOK_OPEN) & (there < asked)
+        largest = max(largest, there)
+    if short < count:
+        return False
+    tally[DEVICES], tally[FAMILY], tally[LARGEST_FREE] = count, need.family, <int32_t>largest
+    if need.count > count:
+        tally[TOO_FEW_DEVICES] = 1
+    else:
+        tally[NO_MEMORY] = count
+    return True
+
+
 cdef class SightRows(PodRows):
     def __dealloc__(self):
         free(self.passing)
@@ -368,6 +396,8 @@ cdef class SightRows(PodRows):
         cdef bint sliced = False, picky = need.rules & (MUTEX | MARKED | CLOSELY) != 0
         cdef uint8_t verdict
         memset(tally, 0, TALLY_WIDTH * sizeof(int32_t))
+        if not picky and all_short(self, need, node, tally):
+            return
         for row in range(self.first[node], self.first[node] + self.length[node]):
             seen = self.glances[row]
             verdict = ask.verdicts[need.kinds + self.kind[row]]

@@ -5,6 +5,7 @@ Each case is a row that a reader can check by head; the mass of combinations is 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from random import Random
 
 import pytest
 
@@ -373,6 +374,37 @@ def test_nobody_fits() -> None:
     }
     assert len(verdict.refusals) == 3
     assert "UNHEALTHY" in repr(verdict.refusals)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_candidates_come_in_any_order(seed: int) -> None:
+    """Filters mostly name the same nodes in the same order; here nodes come, go, repeat and swap between them."""
+    rng = Random(seed)
+    sizes = {f"n{i}": rng.randint(1, 3) for i in range(12)}
+    ledger = cluster({name: [Card(memory=1000 * size)] for name, size in sizes.items()})
+    named = [*sizes, "", "stranger"]
+    for _ in range(60):
+        match rng.randrange(5):
+            case 0:
+                rng.shuffle(named)
+            case 1:
+                named = [*named, rng.choice(named)]
+            case 2:
+                ledger.drop_node(NodeName(rng.choice(sorted(sizes))))
+            case 3:
+                back = rng.choice(sorted(sizes))
+                again = cluster({back: [Card(memory=1000 * sizes[back])]}).node(NodeName(back))
+                assert again is not None
+                ledger.put_node(again)
+        # Texts of their own, as a body that was just read has them.
+        names = ["".join(list(name)) for name in named]
+        verdict = place(ledger, ask(Mib(2000)), names, node_policy="binpack", card_policy="spread")
+        fitting = {name for name, _ in verdict.scores} if isinstance(verdict, Placed) else set()
+        registered = {name for name in named if ledger.node(NodeName(name)) is not None}
+        assert fitting == {name for name in registered if sizes[name] >= 2}
+        assert set(verdict.refusals) == {*named} - fitting
+        unregistered = {name for name, why in verdict.refusals.items() if Why.UNREGISTERED in why.counts}
+        assert unregistered == {*named} - registered
 
 
 def test_a_pod_does_not_stand_in_its_own_way() -> None:
