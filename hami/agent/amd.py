@@ -14,7 +14,7 @@ from typing import Any, Final
 import anyio
 
 from hami.agent.announce import Announcement, Announcer
-from hami.agent.family import Book, Family, Maker
+from hami.agent.family import Book, DeviceGone, Family, Maker
 from hami.agent.family_answer import Answer, Given, Units, amd_environment
 from hami.agent.family_plugin import FamilyPlugin
 from hami.agent.pb import deviceplugin_pb2 as pb
@@ -92,17 +92,19 @@ class AmdService:
         *,
         probe: Make,
         wanted: bool = False,
+        numa: bool = False,
         look_every_s: float = LOOK_EVERY_S,
         look_for_s: float = LOOK_FOR_S,
     ) -> None:
         """`directory` is the kubelet's, `folder` for what must outlive the agent; `wanted`: somebody asked for it, so
-        that it is an error if there is no library."""
+        that it is an error if there is no library; `numa`: tell the kubelet each GPU's NUMA node."""
         self._vendor = vendor
         self._announcer = announcer
         self._writer = writer
         self._directory = directory
         self._make = probe
         self._wanted = wanted
+        self._numa = numa
         self._look_every_s = look_every_s
         self._look_for_s = look_for_s
         self._gpus: Mapping[DeviceUuid, AmdGpu] = {}
@@ -144,7 +146,7 @@ class AmdService:
         known: tuple[Device, ...] | None = None
         while True:
             known = await self._devices.next(known)
-            yield list_answer(known, numa=False)
+            yield list_answer(known, numa=self._numa)
 
     async def _look(self, probe: AmdProbe) -> None:
         try:
@@ -155,14 +157,14 @@ class AmdService:
                 self._said = str(error)
                 log.warning("AMD's GPUs cannot be looked at: %s", error)
             if self._failures >= LOST_AFTER:
-                self._take({uuid: unhealthy(gpu) for uuid, gpu in self._gpus.items()})
+                self._take({uuid: unhealthy(gpu) for uuid, gpu in self._gpus.items()}, "its driver does not answer")
             return
         self._failures, self._said = 0, ""
         for index, why in probe.left_out.items():
             if self._told.get(index) != why:
                 self._writer.tell_node(LEFT_OUT, f"AMD GPU {index} is left out: {why}")
         self._told = dict(probe.left_out)
-        self._take({gpu.device.uuid: gpu for gpu in gpus})
+        self._take({gpu.device.uuid: gpu for gpu in gpus}, "memory errors that cannot be corrected")
 
     def _ask(self, probe: AmdProbe) -> tuple[AmdGpu, ...]:
         """One look. Only a library that is initialized anew sees a driver that was loaded meanwhile, so it is after a
@@ -173,14 +175,14 @@ class AmdService:
             probe.open()
         return probe.gpus()
 
-    def _take(self, gpus: Mapping[DeviceUuid, AmdGpu]) -> None:
-        """From now on these are the node's GPUs."""
+    def _take(self, gpus: Mapping[DeviceUuid, AmdGpu], why: str) -> None:
+        """From now on these are the node's GPUs; `why` some of them are unhealthy."""
         for uuid in self._gpus.keys() - gpus.keys():
             log.warning("AMD GPU %s is not there any more", uuid)
         for uuid, gpu in gpus.items():
             before = self._gpus.get(uuid)
             if not gpu.device.healthy and (before is None or before.device.healthy):
-                log.warning("AMD GPU %s is unhealthy", uuid)
+                log.warning("AMD GPU %s is unhealthy: %s", uuid, why)
         self._gpus = gpus
         if not gpus and not self._found.is_set():
             return
@@ -205,6 +207,9 @@ class AmdService:
     def _answer(self, given: Given) -> Answer:
         """The compute driver and the granted GPUs' own nodes, and no others: a program sees the GPUs whose render nodes
         it may open. AMD's container runtime, where it is the node's, would add every GPU to an image that asks so."""
+        gone = [share.uuid for share in given.shares if share.uuid not in self._gpus]
+        if gone:
+            raise DeviceGone(f"AMD GPU {', '.join(gone)} went while it was handed out")
         nodes = [node for share in given.shares for node in self._gpus[share.uuid].nodes]
         env = {**amd_environment(given), "AMD_VISIBLE_DEVICES": "void"}
         return Answer(env=env, nodes=(KFD, *dict.fromkeys(nodes)))
@@ -221,5 +226,8 @@ def tasks(
         log.log(logging.ERROR if wanted else logging.INFO, "AMD's GPUs are not served: no section amd is configured")
         return []
     directory, folder = settings.device_plugin_dir, settings.tree.vgpu
-    service = AmdService(vendor, kube, announcer, podlist, writer, directory, folder, probe=probe, wanted=wanted)
+    numa = apply_node_overrides(settings.config.nvidia, settings.overrides).enable_numa_topology
+    service = AmdService(
+        vendor, kube, announcer, podlist, writer, directory, folder, probe=probe, wanted=wanted, numa=numa
+    )
     return [("AMD", service.run)]

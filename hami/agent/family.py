@@ -59,6 +59,7 @@ class Maker:
     called: str
     """What the log calls its devices."""
     answer: Callable[[Given], Answer]
+    """Raises DeviceGone."""
     units: Callable[[Share, Device], Units]
 
 

@@ -90,6 +90,8 @@ class AmdProbe:
         self._slots = slots
         self._hidden = frozenset(hidden)
         self._sysfs = sysfs
+        # Bindings of other releases read texts that they did not expect, or lack a function.
+        self._refusals = (self._smi.AmdSmiException, ValueError, AttributeError)
         self.is_open = False
         self.left_out: Mapping[int, str] = {}
         """By index, GPUs that the last look left out, and which of their fields is why."""
@@ -104,12 +106,12 @@ class AmdProbe:
     def open(self) -> None:
         """Initialize, again if need be. Raises ProbeError: without a driver there is nothing to ask."""
         self.close()
-        self._asked(self._smi.amdsmi_init)
+        self._asked(lambda: self._smi.amdsmi_init())
         self.is_open = True
 
     def close(self) -> None:
         if self.is_open:
-            self._optional(self._smi.amdsmi_shut_down, None)
+            self._optional(lambda: self._smi.amdsmi_shut_down(), None)
             self.is_open = False
 
     def gpus(self) -> tuple[AmdGpu, ...]:
@@ -119,7 +121,7 @@ class AmdProbe:
         """
         found: list[AmdGpu] = []
         left_out: dict[int, str] = {}
-        for index, handle in enumerate(self._asked(self._smi.amdsmi_get_processor_handles)):
+        for index, handle in enumerate(self._asked(lambda: self._smi.amdsmi_get_processor_handles())):
             try:
                 found.append(self._gpu(index, handle))
             except WireError as error:
@@ -153,8 +155,7 @@ class AmdProbe:
     def _gpu(self, index: int, handle: Any) -> AmdGpu:
         """One GPU. Raises WireError for a figure without which it cannot be handed out, and names it."""
         asic: dict[str, Any] = self._needed("asic_info", lambda: self._smi.amdsmi_get_gpu_asic_info(handle))
-        vram = self._smi.AmdSmiMemoryType.VRAM
-        memory = self._needed("memory_total", lambda: int(self._smi.amdsmi_get_gpu_memory_total(handle, vram)))
+        memory = self._needed("memory_total", lambda: self._memory(handle))
         if memory < MIB:
             raise WireError("memory_total", "bytes of memory", memory)
         units, name = asic.get("num_compute_units"), _name(asic.get("market_name"))
@@ -175,10 +176,13 @@ class AmdProbe:
         )
         return AmdGpu(device=device, nodes=self._nodes(handle), paired=_paired(asic.get("target_graphics_version")))
 
+    def _memory(self, handle: Any) -> int:
+        """Bytes."""
+        return int(self._smi.amdsmi_get_gpu_memory_total(handle, self._smi.AmdSmiMemoryType.VRAM))
+
     def _nodes(self, handle: Any) -> tuple[str, ...]:
         """The GPU's own device nodes, by the library or, where it is older than 6.4, by the kernel's tree."""
-        ask = getattr(self._smi, "amdsmi_get_gpu_enumeration_info", None)
-        told: dict[str, Any] = self._optional(lambda: ask(handle), {}) if ask is not None else {}
+        told: dict[str, Any] = self._optional(lambda: self._smi.amdsmi_get_gpu_enumeration_info(handle), {})
         card, render = told.get("drm_card"), told.get("drm_render")
         if isinstance(card, int) and isinstance(render, int):
             return f"{DRI}/card{card}", f"{DRI}/renderD{render}"
@@ -193,21 +197,20 @@ class AmdProbe:
         """A figure that must be known. Raises WireError that names it."""
         try:
             return call()
-        except (self._smi.AmdSmiException, ValueError) as error:
-            # The binding reads numbers out of texts that it did not write.
+        except self._refusals as error:
             raise WireError(field, "an answer", _plain(error)) from error
 
     def _asked(self, call: Callable[[], T]) -> T:
         try:
             return call()
-        except self._smi.AmdSmiException as error:
+        except self._refusals as error:
             raise ProbeError(f"amdsmi: {_plain(error)}") from error
 
     def _optional(self, call: Callable[[], T], default: T) -> T:
         """What a GPU may refuse to tell."""
         try:
             return call()
-        except self._smi.AmdSmiException:
+        except self._refusals:
             return default
 
 

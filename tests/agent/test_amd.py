@@ -6,6 +6,7 @@ AMD's binding: no AMD GPU was at hand, and what a program makes of all this on h
 
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from grpclib.exceptions import GRPCError
 
 from hami.agent.amd import AmdService
 from hami.agent.announce import Announcer
+from hami.agent.compute_units import ComputeUnits
 from hami.agent.podresources import PodResources
 from hami.agent.writes import PodWriter
 from hami.alloc.ledger import Ledger
@@ -351,6 +353,26 @@ async def test_a_gpu_that_is_gone(node: Node) -> None:
         node.refresh()
         answer = (await node.run(pod("b")))["main"]
         assert answer.envs["ROCR_VISIBLE_DEVICES"] == UUIDS[0]
+
+
+async def test_a_gpu_that_goes_while_it_is_handed_out(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with node.agent():
+        await node.registered(20)
+        node.bind(pod("a"))
+        save = ComputeUnits.save
+
+        def slowly(units: ComputeUnits) -> None:
+            node.library.gpus = ()
+            deadline = time.monotonic() + 10
+            while node.kubelet.devices and time.monotonic() < deadline:
+                time.sleep(0.01)
+            save(units)
+
+        monkeypatch.setattr(ComputeUnits, "save", slowly)
+        with pytest.raises(GRPCError, match="went while it was handed out"):
+            await node.admit("a")
+        assert node.notes("a")[keys.BIND_PHASE] == keys.FAILED
+        assert keys.NODE_LOCK not in node.notes()
 
 
 async def test_the_last_gpu_that_is_gone(node: Node) -> None:

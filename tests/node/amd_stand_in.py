@@ -93,8 +93,9 @@ def without_library() -> str | None:
     return None if shutil.which("cc") else "there is no C compiler"
 
 
-def build(folder: Path) -> Path:
-    """A ROCm tree with the stand-in library, for the environment variable ROCM_PATH."""
+def build(folder: Path, *, older: bool = False) -> Path:
+    """A ROCm tree with the stand-in library, for the environment variable ROCM_PATH. An `older` library than the
+    binding lacks functions that this one looks up."""
     spec = importlib.util.find_spec("amdsmi")
     assert spec is not None
     assert spec.origin is not None
@@ -102,7 +103,8 @@ def build(folder: Path) -> Path:
     looked_up = set(re.findall(r"_libraries\['libamd_smi\.so'\]\.(\w+)", wrapper))
     written = set(re.findall(r"^unsigned (\w+)\(", SOURCE.read_text(encoding="utf-8"), re.MULTILINE))
     rest = folder / "rest.c"
-    rest.write_text("".join(f"unsigned {name}(void) {{ return 2; }}\n" for name in sorted(looked_up - written)))
+    missing = [] if older else sorted(looked_up - written)
+    rest.write_text("".join(f"unsigned {name}(void) {{ return 2; }}\n" for name in missing))
     library = folder / "rocm" / "lib" / "libamd_smi.so"
     library.parent.mkdir(parents=True)
     flags = ["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]

@@ -103,6 +103,21 @@ def test_a_figure_that_must_be_known_is_named(other: dict[str, Any], why: str) -
         assert probe.left_out == {1: why}
 
 
+def test_a_binding_of_another_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it lacks is missing as what a GPU refuses is; without a list of GPUs there is nothing to go on with."""
+    for name in ("amdsmi_topo_get_numa_node_number", "amdsmi_get_gpu_total_ecc_count"):
+        monkeypatch.delattr(StandIn, name)
+    with AmdProbe(StandIn(gpu(1))) as probe:
+        (device,) = probe.inventory().devices
+        assert (device.numa, device.healthy) == (0, True)
+        monkeypatch.delattr(StandIn, "AmdSmiMemoryType")
+        assert probe.gpus() == ()
+        assert probe.left_out[0].startswith("memory_total: expected an answer, got ")
+        monkeypatch.delattr(StandIn, "amdsmi_get_processor_handles")
+        with pytest.raises(ProbeError, match="amdsmi_get_processor_handles"):
+            probe.gpus()
+
+
 def test_the_same_trouble_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     with AmdProbe(StandIn(gpu(0, memory=0))) as probe:
         for _ in range(3):
@@ -207,3 +222,11 @@ def test_the_real_binding_without_driver_or_library(rocm: Path, tmp_path: Path) 
     assert done.stdout == ""
     assert "NotInstalled: amdsmi cannot load its library: " in done.stderr
     assert "libamd_smi.so: cannot open shared object file" in done.stderr
+
+
+def test_a_library_that_is_older_than_its_binding(rocm: Path, tmp_path: Path) -> None:
+    """It lacks functions, which the binding misses when it is imported."""
+    older = amd_stand_in.build(tmp_path, older=True)
+    done = amd_stand_in.run(f"{PRINTED}amdsmi()", amd_stand_in.environment(older, tmp_path / "none"))
+    assert "NotInstalled: amdsmi cannot load its library: AttributeError(" in done.stderr
+    assert "undefined symbol: amdsmi_" in done.stderr
