@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import pytest
+import yaml
 from grpclib.exceptions import GRPCError
 
 from hami.agent.amd import AmdService
@@ -39,6 +40,7 @@ from tests.node.amd_stand_in import MI300X, StandIn, gpu
 
 pytestmark = pytest.mark.anyio
 KNOWN = Registry((AMD,))
+EXAMPLES = Path(__file__).parents[2] / "examples"
 UUIDS = tuple(f"GPU-1f2e3d4c5b6a798{i}" for i in range(4))
 
 
@@ -222,6 +224,18 @@ async def test_two_pods_share_a_gpu(node: Node) -> None:
         node.end("a")
         third = (await node.run(pod("c", asking("main", cores=40))))["main"]
         assert units(third) == {*range(76), *range(228, 273)}
+
+
+async def test_the_example(node: Node) -> None:
+    """Its container asks for numbers, where pods on the API server have texts."""
+    document = yaml.safe_load((EXAMPLES / "amd/default_use.yaml").read_text(encoding="utf-8"))
+    document["metadata"] |= {"namespace": "default", "uid": "uid-example", "annotations": {}}
+    async with node.agent():
+        await node.registered(20)
+        answer = (await node.run({**document, "status": {"phase": "Pending"}}))["main"]
+    assert answer.envs["HIP_DEVICE_MEMORY_LIMIT"] == "4000m"
+    assert len(units(answer)) == 304 // 4
+    assert len(nodes(answer)) == 3
 
 
 async def test_several_gpus_and_whole_ones(node: Node) -> None:
