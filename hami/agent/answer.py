@@ -185,8 +185,13 @@ class Wording:
     def _mps_env(self, grant: Grant) -> dict[str, str]:
         if grant.enforced_by != "mps":
             return {}
+        paths = self.mps()
+        told = contract.mps_own_limits(grant.shares, named=paths is not None and bool(paths.server))
         return contract.mps_env(
-            grant.shares, cores=self._cores_limited(), memory=not self._capped(grant), beside_mib=self._beside_mib()
+            grant.shares,
+            cores=self._cores_limited(),
+            memory=told and not self._capped(grant),
+            beside_mib=self._beside_mib(),
         )
 
     def admit(self, grant: Grant) -> None:

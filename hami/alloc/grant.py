@@ -141,6 +141,12 @@ def mps_most(shares: Sequence[Share], beside_mib: int) -> int:
     return max(amounts) + beside_mib if amounts and all(amounts) else 0
 
 
+def mps_own_limits(shares: Sequence[Share], *, named: bool) -> bool:
+    """Whether programs must be told the daemon's limits on their memory: a container's place says one amount for all
+    devices. Better not to: one word of it that does not fit a program's devices takes the place's limit away, too."""
+    return not named or len({share.memory_mib for share in shares}) > 1
+
+
 def mps_mounts(pipe: str, log: str, shm: str) -> tuple[Mount, ...]:
     """The daemon's directories, by their paths on the node; an empty `shm` leaves the container its own."""
     found = [

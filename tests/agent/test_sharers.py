@@ -158,6 +158,7 @@ async def test_a_container_has_a_place_of_its_own_where_there_are_such(
     shown = [source(rig, strategy, name, "/run/hami/mps/pipe") for name in ("a", "b")]
     assert {Path(path).name: path for path in shown} == {place: f"/node/pipe/hami/{place}" for place in places.there}
     assert [places.there[Path(path).name] for path in shown] == [(30, 3600), (50, 1600)]
+    assert "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT" not in told(rig, strategy, "a")[0], "a word too many"
 
 
 @pytest.mark.usefixtures("wording")

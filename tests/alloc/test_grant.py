@@ -11,8 +11,11 @@ from hami.alloc.grant import (
     fixed_env,
     grant_file,
     mounts,
+    mps_ceiling,
     mps_env,
+    mps_most,
     mps_mounts,
+    mps_own_limits,
     opts_out,
     owner_env,
 )
@@ -92,6 +95,34 @@ def test_what_makes_programs_run_under_mps(
     places = [mount.container for mount in mps_mounts("/p", "/l", "/s")]
     assert places == ["/run/hami/mps/pipe", "/run/hami/mps/log", "/dev/shm"]
     assert len(mps_mounts("/p", "/l", "")) == 2
+
+
+@pytest.mark.parametrize(
+    ("shares", "named", "told"),
+    [
+        (ONE, False, True),
+        (ONE, True, False),
+        ((share("GPU-a", 3000, 60), share("GPU-b", 3000, 20)), True, False),
+        ((share("GPU-a", 3000, 60), share("GPU-b", 4000, 20)), True, True),
+    ],
+)
+def test_programs_are_told_limits_that_their_place_does_not_say(
+    shares: tuple[Share, ...], named: bool, told: bool
+) -> None:
+    assert mps_own_limits(shares, named=named) == told
+
+
+@pytest.mark.parametrize(
+    ("shares", "ceiling", "most"),
+    [
+        (ONE, 30, 3100),
+        ((share("GPU-a", 3000, 60), share("GPU-b", 4000, 20)), 20, 4100),
+        ((share("GPU-a", 3000, 100), share("GPU-b", 0, 0)), 0, 0),
+        ((), 0, 0),
+    ],
+)
+def test_what_a_place_says(shares: tuple[Share, ...], ceiling: int, most: int) -> None:
+    assert (mps_ceiling(shares), mps_most(shares, 100)) == (ceiling, most)
 
 
 def test_nothing_is_mounted_over_what_it_needs() -> None:

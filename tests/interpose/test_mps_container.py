@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hami.alloc.grant import MPS_BESIDE_MIB, mps_ceiling, mps_env, mps_most
+from hami.alloc.grant import MPS_BESIDE_MIB, mps_ceiling, mps_env, mps_most, mps_own_limits
 from hami.model.claim import Share
 from hami.model.names import DeviceUuid
 from hami.model.wire.grant import GrantDevice, GrantFile, write_grant
@@ -86,7 +86,8 @@ def grant(
     (directory / "grant").write_text(write_grant(file))
     beside_mib = 0 if accounting == "strict" else MPS_BESIDE_MIB
     daemon.admit(PLACE, mps_ceiling(shares), mps_most(shares, beside_mib))
-    terms = mps_env(shares, cores=True, memory=True, beside_mib=beside_mib)
+    told = mps_own_limits(shares, named=named)
+    terms = mps_env(shares, cores=True, memory=told, beside_mib=beside_mib)
     # What is mounted where a container looks for it.
     terms["CUDA_MPS_PIPE_DIRECTORY"] = str(daemon.paths.pipe_of(PLACE))
     limits = [share.memory_mib * MIB for share in shares], [share.cores for share in shares]
@@ -218,6 +219,20 @@ class TestCompute:
             assert 3 < speed(program) < 13
         assert not container.waited
 
+    @pytest.mark.parametrize(("sent", "held"), [(True, False), (False, True)])
+    def test_a_driver_that_does_not_know_the_question(self, tmp_path: Path, sent: bool, held: bool) -> None:
+        """Older ones: where a program looks for the daemon is all there is to go by."""
+        device = {"model": A100, "count": 2, "memory_mib": TOTAL_MIB, "context_mib": CONTEXT_MIB, "sharing": "mps"}
+        refusal = {"call": "cuDeviceGetAttribute", "nth": 0, "result": "CUDA_ERROR_INVALID_VALUE"}
+        machine = Simulation(tmp_path, devices=[device], faults=[refusal])
+        container = grant(machine, tmp_path, (1000, 20), policy="force")
+        environment = dict(container.hooked)
+        if not sent:
+            del environment["CUDA_MPS_PIPE_DIRECTORY"]
+        with programs(environment) as [program]:
+            assert speed(program) < 30
+        assert container.waited == held
+
     def test_forked_children_are_looked_at_anew(self, machine: Simulation, tmp_path: Path) -> None:
         container = grant(machine, tmp_path, (1000, 20), policy="force")
         with programs({**container.hooked, "CUDA_MPS_PIPE_DIRECTORY": "/nowhere"}) as [program]:
@@ -250,6 +265,21 @@ class TestPlaces:
                 assert program.info() == [0, allowed * MIB, TOTAL_MIB * MIB]
                 assert program.alloc((allowed + 1) * MIB)[0] == OUT_OF_MEMORY
                 assert 3 < speed(program) < 25
+
+    def test_a_program_that_narrows_its_devices_keeps_the_places_limit(
+        self, machine: Simulation, tmp_path: Path
+    ) -> None:
+        container = grant(machine, tmp_path, (1000, 20), (1000, 20), devices=(0, 1), named=True)
+        with programs({**container.bare, "CUDA_VISIBLE_DEVICES": "1"}) as [program]:
+            assert program.use() == 0
+            assert program.alloc((1001 + MPS_BESIDE_MIB - CONTEXT_MIB) * MIB)[0] == OUT_OF_MEMORY
+
+    def test_cards_with_different_amounts(self, machine: Simulation, tmp_path: Path) -> None:
+        container = grant(machine, tmp_path, (3000, 20), (1000, 20), devices=(1, 0), named=True)
+        for ordinal, granted in ((0, 1000), (1, 3000)):
+            with programs(container.bare) as [program]:
+                assert program.use(ordinal) == 0
+                assert program.info()[1] == (granted + MPS_BESIDE_MIB - CONTEXT_MIB) * MIB
 
     def test_with_the_library_the_container_sees_its_limit(self, machine: Simulation, tmp_path: Path) -> None:
         container = grant(machine, tmp_path, (1000, 20), named=True, policy="force")
