@@ -25,7 +25,7 @@ from hami.alloc.nodelock import lock_owner
 from hami.kube.client import Kube
 from hami.kube.errors import Conflict
 from hami.kube.resources import PODS
-from hami.model.claim import Role, Share
+from hami.model.claim import Role, Segments, Share
 from hami.model.device import Device
 from hami.model.names import DeviceUuid, NodeName, PodKey, PodUid, VendorWord
 from hami.model.quantity import whole
@@ -114,24 +114,38 @@ def waiting(pod: Document, registry: Registry, served: Collection[Position]) -> 
     for name, segments in held.segments.items():
         vendor = registry[name]
         pending = notes.get(vendor.pending_key, "").split(";") if vendor.pending_key else None
-        for position, segment in enumerate(segments):
-            if not segment or (name, position) in served:
+        numbers = pieces(notes[vendor.done_key], segments)
+        for position, number in numbers.items():
+            if (name, position) in served:
                 continue
             if pending is not None:
-                open_ = position < len(pending) and bool(pending[position])
+                open_ = number < len(pending) and bool(pending[number])
             else:
                 # The phase does not tell: another family's plug-in may have been the last that it knows of.
                 open_ = pod.get("status", {}).get("phase") == "Pending"
             if open_:
-                found[name, position] = segment
+                found[name, position] = segments[position]
     return found
 
 
-def without(text: str, position: int) -> str:
-    """A pending annotation after the container at `position` has been served."""
-    pieces = text.split(";")
-    pieces[position] = ""
-    return ";".join(pieces)
+def pieces(text: str, segments: Segments) -> dict[int, int]:
+    """Which piece of an allocation text is whose: its number, by the position of the container.
+
+    They are the same but in texts of HAMi 2.10, which leave out what containers without a device would have had.
+    """
+    owners = [position for position, segment in enumerate(segments) if segment]
+    written = [number for number, piece in enumerate(text.split(";")) if _has_card(piece)]
+    return dict(zip(owners, written if len(written) == len(owners) else owners, strict=True))
+
+
+def _has_card(piece: str) -> bool:
+    """Releases up to 2.6 wrote a card without a name where a container has none."""
+    return any(card and not card.startswith(",") for card in piece.split(":"))
+
+
+def without(text: str, number: int) -> str:
+    """A pending annotation after the container of one piece has been served."""
+    return ";".join("" if i == number else piece for i, piece in enumerate(text.split(";")))
 
 
 class Family:
@@ -244,11 +258,7 @@ class Family:
         last = self.vendor.name not in left
         patch: dict[str, str | None] = {**consumed(self.vendor, notes, container.name, last=last)}
         if self.vendor.pending_key:
-            text = notes[self.vendor.pending_key]
-            for name, done in served:
-                if name == self.vendor.name:
-                    text = without(text, done)
-            patch[self.vendor.pending_key] = text
+            patch[self.vendor.pending_key] = self._pending(pod, served)
         if not left:
             patch[keys.BIND_PHASE] = keys.SUCCESS
         await self._book.kube.annotate_pod(*key, patch, uid=uid)
@@ -256,6 +266,18 @@ class Family:
         lock = self.vendor.lock_key
         if lock and not any(self._book.registry[name].lock_key == lock for name in left):
             await self._release(lock, key)
+
+    def _pending(self, pod: Document, served: Collection[Position]) -> str:
+        """The pod's pending annotation without what has been served."""
+        notes = request.annotations(pod)
+        held, _ = record.read_pod(pod, self._book.registry)
+        segments = held.segments.get(self.vendor.name, ()) if held is not None else ()
+        numbers = pieces(notes.get(self.vendor.done_key, ""), segments)
+        text = notes.get(self.vendor.pending_key, "")
+        for name, position in served:
+            if name == self.vendor.name and position in numbers:
+                text = without(text, numbers[position])
+        return text
 
     async def _give_up(self, pod: Document) -> None:
         """Say on the pod that it failed, which ends it: the kubelet does not ask again."""

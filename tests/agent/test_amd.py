@@ -317,6 +317,28 @@ async def test_amounts_of_another_scheduler_that_are_no_limit(node: Node) -> Non
     assert not list((node.root / "amd").glob("*"))
 
 
+async def test_texts_of_a_scheduler_that_leaves_containers_out(node: Node) -> None:
+    """HAMi 2.10 writes nothing for containers without a device: the second piece is the fourth container's."""
+    plain = {"name": "plain", "image": "x"}
+    document = pod(
+        "a", plain, asking("one"), plain | {"name": "too"}, asking("two", cores=50), init=[plain | {"name": "i"}]
+    )
+    async with node.agent():
+        await node.registered(20)
+        node.bind(document)
+        bound = node.api.get("pods", "a", "default")
+        notes = bound["metadata"]["annotations"]
+        short = "".join(f"{piece};" for piece in notes[AMD.done_key].split(";") if piece)
+        assert notes[AMD.done_key].startswith(";;")
+        notes |= {AMD.done_key: short, AMD.pending_key: short}
+        node.api.put("pods", bound)
+        answers = await node.admit("a")
+        assert {name: len(units(answer)) for name, answer in answers.items()} == {"one": 76, "two": 152}
+        assert node.notes("a")[AMD.pending_key] == ";;"
+        assert node.notes("a")[keys.BIND_PHASE] == keys.SUCCESS
+        assert keys.NODE_LOCK not in node.notes()
+
+
 async def test_units_outlive_the_agent(node: Node) -> None:
     node.library.gpus = (gpu(0),)
     async with node.agent():
