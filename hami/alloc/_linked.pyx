@@ -10,7 +10,9 @@ from hami.alloc._ask cimport (
     TOO_FEW_PICKED, USED_DOWN, WHYS, Ask, Choice, Need,
 )
 from hami.alloc._rows cimport Rows, barred, closed, note_short, short_of, shown, write_choice
-from hami.alloc._topology cimport Links, LinkTable, Pick, choose_linked, set_score
+from hami.alloc._topology cimport (
+    MOST_EXACT, MOST_KEYS, Links, LinkTable, Pick, choose_linked, rest_value, set_score,
+)
 
 
 cdef bint outranks(const Group* group, const Group* best, const Need* need) noexcept nogil:
@@ -21,6 +23,8 @@ cdef bint outranks(const Group* group, const Group* best, const Need* need) noex
             return group.rank[i] < best.rank[i]
     if group.links != best.links:
         return group.links > best.links
+    if group.rest != best.rest:
+        return group.rest > best.rest
     return (need.rules & LINKED) != 0
 
 
@@ -86,6 +90,8 @@ cdef class LinkedRows(Rows):
         memset(tally, 0, TALLY_WIDTH * sizeof(int32_t))
         tally[DEVICES] = devices
         tally[FAMILY] = need.family
+        if need.rules & NUMA_BIND and links != NULL:
+            self.mark_unused(ask, index, node, picked, start, devices)
         for position in range(devices - 1, -2, -1):
             # choices[start:start + found] are the passing ones of order[position + 1:devices] in this NUMA group.
             if position >= 0:
@@ -149,6 +155,28 @@ cdef class LinkedRows(Rows):
             tally[TOO_FEW_DEVICES] = 1
         return -1
 
+    cdef void mark_unused(
+        self, Ask ask, int32_t index, int32_t node, int32_t picked, int32_t start, int32_t devices
+    ) noexcept nogil:
+        # What a set leaves is looked for on the whole node, also where it must be of one NUMA node.
+        cdef const Need* need = &ask.needs[index]
+        cdef int32_t position, row
+        cdef uint8_t verdict
+        memset(self.unused, 0, self.length[node])
+        for position in range(devices):
+            row = self.order[position]
+            verdict = ask.verdicts[need.kinds + self.kind[row]]
+            if (
+                barred(self, row, need, verdict) != FITS or closed(self, row, need) != FITS
+                or short_of(self, row, need, verdict) != FITS
+            ):
+                continue
+            if ask.limited:
+                write_choice(self, &self.choices[start], need, index, row)
+                if not self.within_quota(ask, picked, start, 1):
+                    continue
+            self.unused[row - self.first[node]] = 1
+
     cdef void add_pull(self, const Need* need, int32_t picked) noexcept nogil:
         # A family that ranks its cards itself ranks nodes by them, before their use.
         cdef int32_t i
@@ -199,29 +227,46 @@ cdef class LinkedRows(Rows):
             for i in range(need.count):
                 self.chosen[i] = i
         else:
-            memset(self.unused, 0, self.length[node])
+            if not need.rules & NUMA_BIND:
+                memset(self.unused, 0, self.length[node])
             for i in range(found):
                 self.spots[i] = self.order[self.listed[i]] - first
                 self.unused[self.spots[i]] = 1
             pick.order, pick.sure, pick.open, pick.want = self.spots, sure, open_end - sure, need.count
-            pick.free, pick.joined = self.unused, (need.rules & JOINED) != 0
-            if not choose_linked(links, &pick, self.chosen):
-                # Being joined is a must: then among all, whatever their rank.
-                pick.sure, pick.open = 0, found
-                if not choose_linked(links, &pick, self.chosen):
-                    return False
+            pick.free, pick.joined, pick.keys = self.unused, (need.rules & JOINED) != 0, 0
+            if not choose_linked(links, &pick, self.chosen) and not self.choose_joined(need, links, &pick, found):
+                return False
             # They come in the order of `listed`.
             for i in range(found):
                 if n < need.count and self.chosen[n] == self.spots[i]:
                     self.chosen[n] = i
                     n += 1
-        group.links = 0
+        group.links = group.rest = 0
         if links != NULL:
             for i in range(need.count):
                 self.spots[i] = self.order[self.listed[self.chosen[i]]] - first
             group.links = set_score(links, self.spots, need.count)
+            if need.rules & NUMA_BIND and not links.uniform:
+                group.rest = rest_value(links, self.unused, self.spots, need.count)
         self.weigh_group(need, group)
         return True
+
+    cdef bint choose_joined(
+        self, const Need* need, const LinkTable* links, Pick* pick, int32_t found
+    ) noexcept nogil:
+        # Being joined is a must, and the cards that rank best are not: then all that were collected, which `spots` has,
+        # and the best by rank among the joined sets.
+        cdef double[MOST_KEYS * MOST_EXACT] worth
+        cdef uint32_t ranked = need.ranked
+        cdef int32_t i
+        pick.sure, pick.open = 0, found
+        while ranked and links.cards <= MOST_EXACT:
+            for i in range(found):
+                worth[pick.keys * MOST_EXACT + i] = self.worth(self.listed[i], ranked & 15)
+            pick.keys += 1
+            ranked >>= 4
+        pick.worth = worth
+        return choose_linked(links, pick, self.chosen)
 
     cdef void weigh_group(self, const Need* need, Group* group) noexcept nogil:
         # What the chosen cards are worth by the policy's keys.
@@ -261,7 +306,7 @@ cdef class LinkedRows(Rows):
             return False
         for i in range(found):
             self.spots[i] = self.spot[self.order[self.listed[i]]]
-        group.links = 0
+        group.links = group.rest = 0
         if not self.boards.choose(
             board, need.wanted, self.spots, found, self.idle_spots(node, board), self.own_spots(board, 0), need.count,
             self.chosen, &group.merit,

@@ -32,4 +32,5 @@ cdef class PodRows(SlicedRows):
     cdef bint goes_together(self, const Need* need, int32_t node, int32_t picked) noexcept nogil
     cdef int32_t add_inits(self, Ask ask, int32_t node, int32_t picked) noexcept nogil
     cdef bint holds_in_order(self, Ask ask, int32_t node, int32_t picked) noexcept nogil
+    cdef void add_links(self, Ask ask, const Need* need, int32_t node, int32_t start) noexcept nogil
     cdef bint all_within_quota(self, Ask ask, int32_t picked) noexcept nogil

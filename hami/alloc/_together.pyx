@@ -5,13 +5,13 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from hami.alloc._ask cimport (
-    APP, FITS, GROUPED, INIT, JOINED, NUMA_BIND, SIDECAR, TALLY_WIDTH, Ask, Choice, Joint, Need,
+    APP, FITS, GROUPED, INIT, JOINED, LINKED, NUMA_BIND, SIDECAR, TALLY_WIDTH, Ask, Choice, Joint, Need,
 )
 from hami.alloc._linked cimport links_of
 from hami.alloc._mig cimport MOST_KINDS
 from hami.alloc._rows cimport barred, closed, memory_of, short_of, write_choice
 from hami.alloc._sliced cimport SlicedRows
-from hami.alloc._topology cimport LinkTable, are_joined
+from hami.alloc._topology cimport LinkTable, are_joined, set_score
 
 
 cdef class PodRows(SlicedRows):
@@ -294,13 +294,14 @@ cdef class PodRows(SlicedRows):
 
     cdef bint holds_in_order(self, Ask ask, int32_t node, int32_t picked) noexcept nogil:
         # Some checks depend on who comes first (a card whose compute is all given away takes nobody): what was found in
-        # another order must also pass container by container. So does what groups are worth, which is reckoned here as
+        # another order must also pass container by container. What groups and links are worth is reckoned here, too, as
         # if they had been found in order. Takes nothing.
         cdef int32_t index, i, row, start
         cdef const Need* need
         cdef float merit
         cdef bint passes = True
         self.roll_back(0)
+        self.link_value = 0
         self.group_rank = 0
         for index in range(ask.count):
             need = &ask.needs[index]
@@ -320,11 +321,22 @@ cdef class PodRows(SlicedRows):
                 self.group_rank += merit
             if start >= 0:
                 self.add_pull(need, start)
+                self.add_links(ask, need, node, start)
             for i in range(picked):
                 if self.choices[i].need == index:
                     self.take(i)
         self.roll_back(0)
         return passes
+
+    cdef void add_links(self, Ask ask, const Need* need, int32_t node, int32_t start) noexcept nogil:
+        # What `pick` would have added for the choices of one need.
+        cdef const LinkTable* links = links_of(self, node)
+        cdef int32_t i
+        if not need.rules & LINKED or links == NULL or self.has_slices(ask, need, node):
+            return
+        for i in range(need.count):
+            self.spots[i] = self.choices[start + i].row - self.first[node]
+        self.link_value += set_score(links, self.spots, need.count)
 
     cdef bint all_within_quota(self, Ask ask, int32_t picked) noexcept nogil:
         cdef int32_t i

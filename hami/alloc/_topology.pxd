@@ -7,6 +7,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 
 cdef enum:
+    MOST_KEYS = 8             # of a policy
     MOST_EXACT = 16           # cards up to which every subset has its entry in the tables
     MOST_CARDS = 128          # cards of one family on one node that are chosen by their links at all
     MOST_TRIES = 100000       # combinations looked at where cards are counted by class
@@ -47,11 +48,18 @@ cdef struct Pick:
     int32_t want              # cards in all, sure ones included
     const uint8_t* free       # by card: fits, chosen or not
     bint joined               # the chosen must be joined among themselves
+    # Where the cards that count most by rank are not joined: worth[key * MOST_EXACT + i] is what the i-th card of
+    # `order` adds to its set, lower is better; it counts before links. keys 0 = links alone decide.
+    int32_t keys
+    const double* worth
 
 
 cdef bint choose_linked(const LinkTable* links, const Pick* pick, int32_t* chosen) noexcept nogil
 cdef bint are_joined(const LinkTable* links, const int32_t* cards, int32_t count) noexcept nogil
 cdef int64_t set_score(const LinkTable* links, const int32_t* cards, int32_t count) noexcept nogil
+cdef int64_t rest_value(
+    const LinkTable* links, const uint8_t* free_cards, const int32_t* cards, int32_t count
+) noexcept nogil
 cdef int32_t best_score(const LinkTable* links, uint32_t unused, int32_t want) noexcept nogil
 
 

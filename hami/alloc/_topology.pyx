@@ -167,7 +167,7 @@ cdef class Links:
             for i in others:
                 unused[i] = 1
             pick.order, pick.sure, pick.open, pick.want = listed, sure, <int32_t>len(order) - sure, want
-            pick.free, pick.joined = unused, joined
+            pick.free, pick.joined, pick.keys = unused, joined, 0
             if not choose_linked(&self.table, &pick, chosen):
                 return None
             return [chosen[i] for i in range(want)]
@@ -302,6 +302,28 @@ cdef int64_t set_score(const LinkTable* links, const int32_t* cards, int32_t cou
     return total
 
 
+cdef int64_t rest_value(
+    const LinkTable* links, const uint8_t* free_cards, const int32_t* cards, int32_t count
+) noexcept nogil:
+    # What the free cards are still worth when these of them are taken.
+    cdef Search search
+    cdef uint32_t left = 0
+    cdef int32_t i
+    if links.cards <= MOST_EXACT:
+        for i in range(links.cards):
+            left |= <uint32_t>(free_cards[i] != 0) << i
+        for i in range(count):
+            left &= ~(<uint32_t>1 << cards[i])
+        return links.rest[left]
+    memset(&search, 0, sizeof(Search))
+    search.links = links
+    for i in range(links.cards):
+        search.free[links.klass[i]] += free_cards[i] != 0
+    for i in range(count):
+        search.taken[links.klass[cards[i]]] += 1
+    return rest_of_classes(&search)
+
+
 cdef bint are_joined(const LinkTable* links, const int32_t* cards, int32_t count) noexcept nogil:
     # Reach every card from the first one, over direct links.
     cdef uint8_t[MOST_CARDS] reached
@@ -322,9 +344,11 @@ cdef bint are_joined(const LinkTable* links, const int32_t* cards, int32_t count
 
 cdef bint choose_linked(const LinkTable* links, const Pick* pick, int32_t* chosen) noexcept nogil:
     # chosen[0:want] become the cards, in the order of preference. False when none of the sets is joined as asked.
-    if links.cards <= MOST_EXACT:
-        return choose_exactly(links, pick, chosen)
-    return choose_by_class(links, pick, chosen)
+    if links.cards > MOST_EXACT:
+        return choose_by_class(links, pick, chosen)
+    if pick.keys:
+        return choose_by_rank(links, pick, chosen)
+    return choose_exactly(links, pick, chosen)
 
 
 cdef bint choose_exactly(const LinkTable* links, const Pick* pick, int32_t* chosen) noexcept nogil:
@@ -362,6 +386,63 @@ cdef bint choose_exactly(const LinkTable* links, const Pick* pick, int32_t* chos
             chosen[found] = pick.order[i]
             found += 1
     return True
+
+
+cdef bint choose_by_rank(const LinkTable* links, const Pick* pick, int32_t* chosen) noexcept nogil:
+    # Of all joined sets of the `open` cards the best by rank, then by links, rest and preference; none is sure.
+    cdef uint32_t unused = 0, within = 0, mask, best = 0, places, best_places = 0, differ
+    cdef double[MOST_KEYS] rank
+    cdef double[MOST_KEYS] best_rank
+    cdef int32_t i, s, found = 0, rest, best_rest = -1
+    cdef int64_t better
+    for i in range(links.cards):
+        if pick.free[i]:
+            unused |= <uint32_t>1 << i
+    for i in range(pick.open):
+        within |= <uint32_t>1 << pick.order[i]
+    for s in range(links.set_count[pick.want]):
+        mask = links.sets[pick.want][s]
+        if mask & ~within or (pick.joined and not links.joined[mask] >> pick.want & 1):
+            continue
+        places = places_of(pick, mask)
+        rank_set(pick, places, rank)
+        better = 1
+        rest = links.rest[unused & ~mask]
+        if best:
+            better = compare_ranks(best_rank, rank, pick.keys)
+            if not better:
+                better = links.score[mask] - links.score[best]
+            if not better:
+                better = rest - best_rest
+            if not better:
+                differ = places ^ best_places
+                better = 1 if places & differ & (~differ + 1) else -1
+        if better > 0:
+            best, best_rest, best_places = mask, rest, places
+            best_rank = rank
+    for i in range(pick.open):
+        if best >> pick.order[i] & 1:
+            chosen[found] = pick.order[i]
+            found += 1
+    return best != 0
+
+
+cdef void rank_set(const Pick* pick, uint32_t places, double* rank) noexcept nogil:
+    cdef int32_t key, i
+    for key in range(pick.keys):
+        rank[key] = 0
+        for i in range(pick.open):
+            if places >> i & 1:
+                rank[key] += pick.worth[key * MOST_EXACT + i]
+
+
+cdef int32_t compare_ranks(const double* a, const double* b, int32_t keys) noexcept nogil:
+    # 1 where `a` is higher, that is worse.
+    cdef int32_t key
+    for key in range(keys):
+        if a[key] != b[key]:
+            return 1 if a[key] > b[key] else -1
+    return 0
 
 
 cdef uint32_t places_of(const Pick* pick, uint32_t mask) noexcept nogil:

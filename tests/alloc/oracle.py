@@ -461,6 +461,7 @@ class Trial:
             if len(group) == need.count and not weighed:
                 return tuple(self.share(need, taken) for taken in group)
         best: tuple[Device, ...] | None = None
+        free = [device for group in groups for device in group]
         for group in groups:
             if len(group) < need.count:
                 if group:
@@ -472,9 +473,9 @@ class Trial:
                 else:
                     best = tuple(cards[place] for place in chosen.places)
                     self.merit += chosen.rank
-            elif (found := self.choose(node, need, selection, group, scores)) is None:
+            elif (found := self.choose(node, need, selection, group, free, scores)) is None:
                 count(Why.LINKS_NOT_FIT, len(group))
-            elif best is None or self.outranks(node, need, selection, found, best, scores):
+            elif best is None or self.outranks(node, need, selection, found, best, free, scores):
                 best = found
         if best is not None:
             if "topology-aware" in self.words():
@@ -505,18 +506,40 @@ class Trial:
         return found
 
     def choose(
-        self, node: Node, need: Need, selection: Selection, group: Sequence[Device], scores: Scores
+        self,
+        node: Node,
+        need: Need,
+        selection: Selection,
+        group: Sequence[Device],
+        free: Sequence[Device],
+        scores: Scores,
     ) -> tuple[Device, ...] | None:
-        """The best linked of the sets that rank best, the one that leaves the best rest, the first of equals."""
+        """The best linked of the sets that rank best, the one that leaves the best rest, the first of equals.
 
+        Where none of those is joined as it must be, the best by rank of all that are.
+        """
         sets = list(combinations(group, need.count))
         ranks = [self.rank(node, need, selection, device) for device in group[: need.count]]
         best_ranked = [s for s in sets if [self.rank(node, need, selection, d) for d in s] == ranks]
         for these in (best_ranked, sets):
             allowed = [s for s in these if not selection.link_bind or are_joined(s, scores)]
             if allowed:
-                return max(allowed, key=lambda s: (link_sum(s, scores), rest([d for d in group if d not in s], scores)))
+                return min(allowed, key=lambda s: self.cost(node, need, selection, s, free, scores))
         return None
+
+    def cost(
+        self,
+        node: Node,
+        need: Need,
+        selection: Selection,
+        cards: Sequence[Device],
+        free: Sequence[Device],
+        scores: Scores,
+    ) -> tuple[float, ...]:
+        """Of a set of cards, less is better: the policy's keys, links, and what is left of the cards that would do."""
+        ranks = [self.rank(node, need, selection, device) for device in cards]
+        left = [device for device in free if device not in cards]
+        return (*(sum(values) for values in zip(*ranks, strict=True)), -link_sum(cards, scores), -rest(left, scores))
 
     def rank(self, node: Node, need: Need, selection: Selection, device: Device) -> tuple[float, ...]:
         """What counts before links, lower first."""
@@ -537,15 +560,12 @@ class Trial:
         selection: Selection,
         found: Sequence[Device],
         best: Sequence[Device],
+        free: Sequence[Device],
         scores: Scores,
     ) -> bool:
         """Whether a NUMA group's set is better than that of an earlier group."""
-
-        def worth(cards: Sequence[Device]) -> tuple[float, ...]:
-            ranks = [self.rank(node, need, selection, device) for device in cards]
-            return (*(sum(values) for values in zip(*ranks, strict=True)), -link_sum(cards, scores))
-
-        return worth(found) < worth(best) or ("topology-aware" in self.words() and worth(found) == worth(best))
+        costs = [self.cost(node, need, selection, cards, free, scores) for cards in (found, best)]
+        return costs[0] < costs[1] or ("topology-aware" in self.words() and costs[0] == costs[1])
 
     def room(
         self,

@@ -283,7 +283,6 @@ CARDS: dict[str, tuple[str, ...]] = {
     # The best NUMA node, not the first one: the fullest card for binpack.
     "nvn-f-016": ("GPU-nv-numa-6",),
     # Of equally connected pairs the one that leaves the better rest.
-    "nvn-f-029": ("GPU-nv-topo-3", "GPU-nv-topo-0"),
     "nvt-f-017": ("GPU-nv-topo-2", "GPU-nv-topo-1"),
     # Instances have no links to each other: both halves of one card leave two whole cards.
     "nvt-f-034": ("GPU-nv-miglink-2", "GPU-nv-miglink-2"),
