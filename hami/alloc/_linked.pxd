@@ -39,14 +39,18 @@ cdef class LinkedRows(Rows):
     cdef bint choose_joined(
         self, const Need* need, const LinkTable* links, Pick* pick, int32_t found
     ) noexcept nogil
-    cdef bint choose(self, const Need* need, int32_t node, int32_t found, Group* group) noexcept nogil
+    cdef bint choose(
+        self, const Need* need, int32_t node, int32_t picked, int32_t found, Group* group
+    ) noexcept nogil
     cdef void weigh_group(self, const Need* need, Group* group) noexcept nogil
-    cdef bint choose_group(self, const Need* need, int32_t node, int32_t found, Group* group) noexcept nogil
+    cdef bint choose_group(
+        self, const Need* need, int32_t node, int32_t picked, int32_t found, Group* group
+    ) noexcept nogil
     cdef bint is_group(
         self, const Need* need, int32_t node, int32_t start, bint taken, float* merit
     ) noexcept nogil
     cdef uint64_t idle_spots(self, int32_t node, int32_t board) noexcept nogil
-    cdef uint64_t own_spots(self, int32_t board, int32_t but) noexcept nogil
+    cdef uint64_t own_spots(self, int32_t board, int32_t before, int32_t but) noexcept nogil
     cdef double worth(self, int32_t position, uint32_t key) noexcept nogil
 
 

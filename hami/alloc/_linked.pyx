@@ -104,7 +104,7 @@ cdef class LinkedRows(Rows):
             if position < 0 or (need.rules & NUMA_BIND and self.numa[row] != numa):
                 if not weighed or found < need.count:
                     tally[NUMA_NOT_FIT if position >= 0 else TOO_FEW_PICKED] += found
-                elif not self.choose(need, node, found, &group):
+                elif not self.choose(need, node, picked, found, &group):
                     if need.rules & GROUPED:
                         tally[need.misfit] += 1 if need.misfit == NUMA_NOT_FIT else found
                     else:
@@ -207,7 +207,9 @@ cdef class LinkedRows(Rows):
                 return False
         return True
 
-    cdef bint choose(self, const Need* need, int32_t node, int32_t found, Group* group) noexcept nogil:
+    cdef bint choose(
+        self, const Need* need, int32_t node, int32_t picked, int32_t found, Group* group
+    ) noexcept nogil:
         # The best set among listed[0:found]: `chosen` become places in `listed`, ascending. The cards before the last
         # one that would be taken by rank are in it, unless they rank like that one: among these, links decide.
         cdef const LinkTable* links = links_of(self, node)
@@ -215,7 +217,7 @@ cdef class LinkedRows(Rows):
         cdef Pick pick
         group.merit = 0
         if need.rules & GROUPED:
-            return self.choose_group(need, node, found, group)
+            return self.choose_group(need, node, picked, found, group)
         while sure < last and not self.same_rank(self.listed[sure], self.listed[last], need.ranked):
             sure += 1
         open_end = need.count
@@ -289,27 +291,31 @@ cdef class LinkedRows(Rows):
                 idle |= <uint64_t>1 << self.spot[row]
         return idle
 
-    cdef uint64_t own_spots(self, int32_t board, int32_t but) noexcept nogil:
-        # Those that containers of the pod under trial have, without the last `but` that were taken.
+    cdef uint64_t own_spots(self, int32_t board, int32_t before, int32_t but) noexcept nogil:
+        # Those of choices[0:before], also of init containers, which have given them back, and those that are taken,
+        # without the last `but`.
         cdef int32_t i, row
         cdef uint64_t own = 0
-        for i in range(self.undo_length - but):
-            row = self.choices[self.undo[i]].row
+        for i in range(before + self.undo_length - but):
+            row = self.choices[i if i < before else self.undo[i - before]].row
             if self.board[row] == board:
                 own |= <uint64_t>1 << self.spot[row]
         return own
 
-    cdef bint choose_group(self, const Need* need, int32_t node, int32_t found, Group* group) noexcept nogil:
-        # As `choose`; the family's own order is kept.
+    cdef bint choose_group(
+        self, const Need* need, int32_t node, int32_t picked, int32_t found, Group* group
+    ) noexcept nogil:
+        # As `choose`; the family's own order is kept. choices[0:picked] are those of containers before.
         cdef int32_t i, board = self.board[self.order[self.listed[0]]]
+        cdef uint64_t own = self.own_spots(board, picked, 0)
         if board < 0:
             return False
         for i in range(found):
             self.spots[i] = self.spot[self.order[self.listed[i]]]
         group.links = group.rest = 0
         if not self.boards.choose(
-            board, need.wanted, self.spots, found, self.idle_spots(node, board), self.own_spots(board, 0), need.count,
-            self.chosen, &group.merit,
+            board, need.wanted, self.spots, found, self.idle_spots(node, board), own, need.count, self.chosen,
+            &group.merit,
         ):
             return False
         self.weigh_group(need, group)
@@ -329,7 +335,7 @@ cdef class LinkedRows(Rows):
             self.spots[i] = self.spot[row]
             if taken and self.slots_used[row] == need.slots:
                 idle |= <uint64_t>1 << self.spot[row]
-        cdef uint64_t own = self.own_spots(board, need.count if taken else 0)
+        cdef uint64_t own = self.own_spots(board, start if taken else 0, need.count if taken else 0)
         return self.boards.choose(board, need.wanted, self.spots, need.count, idle, own, 0, self.chosen, merit)
 
     cdef double worth(self, int32_t position, uint32_t key) noexcept nogil:

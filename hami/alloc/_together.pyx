@@ -115,12 +115,15 @@ cdef class PodRows(SlicedRows):
         cdef int32_t turns = 0, i, index, found, position, picked = 0
         cdef int32_t[TALLY_WIDTH] unread
         cdef const Need* need
-        cdef bint sliced = False
+        cdef bint sliced = False, bound = False
         if ask.count < 2:
             return -1
         for index in range(ask.count):
             need = &ask.needs[index]
-            if need.role != INIT:
+            if need.role == INIT:
+                # What it takes may bind those after it, of families that give a pod's containers the same cards.
+                bound = bound or need.rules & GROUPED != 0
+            else:
                 self.turns[turns] = index
                 i = turns
                 # turns[0:i] is sorted, the largest first.
@@ -130,7 +133,7 @@ cdef class PodRows(SlicedRows):
                 self.turns[i] = index
                 turns += 1
                 sliced = sliced or self.has_slices(ask, need, node)
-        if turns < 2 or self.steps_left <= 0:
+        if turns < (1 if bound else 2) or self.steps_left <= 0:
             return -1
         self.link_value = 0
         self.group_rank = 0

@@ -1,7 +1,7 @@
 """A request in the engine's numbers: what holds of each kind of device, of each need, and in which order cards come."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hami.alloc._ask import NUMBERS
@@ -65,6 +65,14 @@ def own_keys(vendor: Vendor, need: Need) -> tuple[SortKey, ...]:
     """What a family prefers before the card policy does."""
     near = (SortKey.TAKEN_UP,) if Rule.NEAR in vendor.rules else ()
     return (*near, SortKey.PULL_UP) if need.pulled else near
+
+
+def single(request: PodRequest, need: Need, vendor: Vendor) -> Need:
+    """A need as it is; one that may have any device where it is the family's only one in the pod, of such families."""
+    if Rule.CHOOSES_FOR_SEVERAL not in vendor.rules:
+        return need
+    others = [other for asking in request.containers for other in asking.needs if other.vendor == need.vendor]
+    return replace(need, apart=len(others) == 1)
 
 
 def wanted_of(request: PodRequest, need: Need, container: int, policy: CardPolicy, spread: bool | None) -> Wanted:

@@ -16,7 +16,7 @@ from hami.alloc._ask import NO_LIMIT, NUMBERS, Ask
 from hami.alloc._fit import Engine
 from hami.alloc._worth import FOREVER
 from hami.alloc.demand import Demand
-from hami.alloc.encode import LARGEST, Kind, amounts, by_nibble, judge, measured, own_keys, rules_of, wanted_of
+from hami.alloc.encode import LARGEST, Kind, amounts, by_nibble, judge, measured, own_keys, rules_of, single, wanted_of
 from hami.alloc.groups import Groups
 from hami.alloc.links import LinkTables
 from hami.alloc.mig import CardProfiles
@@ -350,8 +350,9 @@ class Table:
         sliced: list[SliceNeed | None] = []
         together = True
         for container, asking in enumerate(request.containers):
-            for need in asking.needs:
-                vendor = registry[need.vendor]
+            for asked in asking.needs:
+                vendor = registry[asked.vendor]
+                need = single(request, asked, vendor)
                 selection = request.selections.get(need.vendor, ANY_DEVICE)
                 if need.vendor not in offsets:
                     offsets[need.vendor] = len(verdicts)

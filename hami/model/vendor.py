@@ -99,6 +99,8 @@ class Rule(enum.Flag):
     """Memory or cores without a count mean one device, also where admission was not asked."""
     NEAR = enum.auto()
     """A device that a container of the pod has already is preferred for the next one."""
+    CHOOSES_FOR_SEVERAL = enum.auto()
+    """`choose` is about containers of one pod: a single one may have any device."""
     MODE_OF_NODE = enum.auto()
     """A device's mode is its node's: a pod that needs another one is told so once a node."""
 
@@ -142,7 +144,7 @@ class Spot:
     idle: bool
     """Nobody holds it."""
     own: bool = False
-    """A container of the pod has it."""
+    """A container of the pod has it, or an init container had it; then it is idle again, unless others hold it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,7 +134,7 @@ class Chip:
         elif known and wanted.most > 1 and (want > 1 or spots[order[0]].idle):
             # A container of one NPU takes one that the others of its pod can spare.
             idle = order if want > 1 else [i for i in order if spots[i].idle]
-            own = [i for i, spot in enumerate(spots) if spot.own]
+            own = [i for i, spot in enumerate(spots) if spot.own and not spot.idle]
             places = dealt(len(spots), idle, (want, *wanted.later), lambda i: networks[i], own)
         if places is None or len(places) < want:
             return None

@@ -5,13 +5,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hami.model.claim import Mib, Need, Role, Segments, Share
+from hami.model.claim import Mib, Need, Role, Segments, Share, Why
 from hami.model.container import Container, amount, integer
 from hami.model.device import Device
 from hami.model.document import read_name
 from hami.model.names import INT32_MAX, DeviceUuid, VendorWord, WireError
 from hami.model.section import named, read_keys
-from hami.model.vendor import NodeFacts, Notes, Outcome, Resources, SelectKeys, Shaped, ShapeError, Terms, Vendor
+from hami.model.vendor import (
+    Chosen,
+    NodeFacts,
+    Notes,
+    Outcome,
+    Resources,
+    Rule,
+    SelectKeys,
+    Shaped,
+    ShapeError,
+    Spot,
+    Terms,
+    Vendor,
+    Wanted,
+)
 from hami.model.wire import gojson
 
 CONTAINERS: Final = "assigned-containers"
@@ -132,6 +146,13 @@ def measure(need: Need, mode: str) -> Need | None:
     return None
 
 
+def choose(spots: Sequence[Spot], order: Sequence[int], wanted: Wanted) -> Chosen | None:
+    """One card for all containers of a pod, because the plug-in is told of one."""
+    bound = any(spot.own for spot in spots)
+    place = next((i for i in order if spots[i].own or not bound), None)
+    return None if place is None else Chosen(places=(place,))
+
+
 def settle(
     segments: Segments,
     roles: Sequence[Role],
@@ -200,6 +221,7 @@ DRS: Final = Vendor(
     pending_key="",
     done_key="hami.io/enflame-vgpu-devices-allocated",
     select=SelectKeys(uuid_in="enflame.com/use-gpuuuid", uuid_out="enflame.com/nouse-gpuuuid"),
+    rules=Rule.SHARED | Rule.CHOOSES_FOR_SEVERAL,
     lock_key="",
     default_count=0,
     memory_factor=1024,
@@ -207,6 +229,8 @@ DRS: Final = Vendor(
     shape=fill_in,
     ask=ask,
     measure=measure,
+    choose=choose,
+    misfit=Why.TOO_FEW_PICKED,
     settle=settle,
     recall=recall,
     dress=tell,

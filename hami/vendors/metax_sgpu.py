@@ -193,7 +193,7 @@ def choose(spots: Sequence[Spot], order: Sequence[int], wanted: Wanted) -> Chose
     need, places = wanted.need, tuple(order[: wanted.need.count])
     zones = [int(spot.facts.get("LinkZone") or 0) for spot in spots]
     idle = [zone for zone, spot in zip(zones, spots, strict=True) if spot.idle and zone > 0]
-    own = [zone for zone, spot in zip(zones, spots, strict=True) if spot.own]
+    own = [zone for zone, spot in zip(zones, spots, strict=True) if spot.own and not spot.idle]
     if need.leaves & UNCLASSED and len(order) > need.count:
         wants = (need.count, *wanted.later)
         wants = wants if sum(wants) <= len(order) else wants[:1]

@@ -22,7 +22,7 @@ def choose(spots: Sequence[Spot], order: Sequence[int], wanted: Wanted) -> Chose
         order = [i for i in order if cards[i] not in busy]
     # A die whose card is not known is a card of its own. No two containers that want to be alone share a card.
     wants = (want,) if wanted.mutex else (want, *wanted.later)
-    own = [i for i, spot in enumerate(spots) if spot.own]
+    own = [i for i, spot in enumerate(spots) if spot.own and not spot.idle]
     places = dealt(len(spots), order, wants, lambda i: i if cards[i] is None else f"card {cards[i]}", own)
     if wanted.most == 1 and order:
         places = (order[0],)

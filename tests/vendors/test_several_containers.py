@@ -294,3 +294,49 @@ def test_containers_get_groups_wherever_there_are_any_and_the_best(kind: Kind) -
     placed = [check(kind, random.Random(seed), f"seed {seed}") for seed in range(CASES)]
     # Both answers occur, and often enough.
     assert CASES // 10 < sum(placed) < CASES - CASES // 20
+
+
+SIZES: Final = {1: 6144, 3: 20480, 6: 40960}
+"""Slices and MiB of what a card is cut into, six slices and 40 GiB in all."""
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_slices_for_all_containers_are_of_one_card_wherever_one_has_them(seed: int) -> None:
+    """Enflame's plug-in is told of one card a pod, so init containers are bound to it, too."""
+    rng = random.Random(seed)
+    free = [rng.randint(0, 6) for _ in range(3)]
+    listed = [{"index": str(i), "minor": str(i), "capacity": 6} for i in range(3)]
+    said = {"devices": listed, "profiles": {f"{size}g.{mib // 1024}gb": str(size) for size, mib in SIZES.items()}}
+    family = FAMILIES[VendorWord("Enflame")]
+    held = [f"{i} 6144 17" for i, left in enumerate(free) for _ in range(6 - left)]
+    notes = {"assigned-containers": '{"c":{"request":1,"profileName":"1g.6gb"}}'}
+    file = {"family": "Enflame", "card": "n-enflame-drs-{}", "held_notes": notes}
+    record: Json = {
+        "config": {"devices": {}, "flags": {}},
+        "nodes": [described("n", {"annotations": {family.node_key: said}}, family)],
+        "existing": [holder(file, "n", i, told) for i, told in enumerate(held)],
+        "pod": {"metadata": {"namespace": "default"}},
+    }
+    world = World(record, FAMILIES)
+    assert not world.problems
+    inits = rng.randint(0, 1)
+    wants = [rng.choice((1, 1, 3, 6)) for _ in range(inits + rng.randint(1, 3))]
+    pod = {
+        "metadata": {"name": "p", "namespace": "default", "uid": "p", "annotations": {}},
+        "spec": {
+            kind: [{"name": f"{kind}{i}", "resources": {"limits": {"enflame.com/drs-gcu": str(w)}}} for i, w in them]
+            for kind, them in (("initContainers", enumerate(wants[:inits])), ("containers", enumerate(wants[inits:])))
+        },
+    }
+    request = read_request(pod, FAMILIES)
+    verdict = place(world.ledger, request, None, node_policy="binpack", card_policy=rng.choice(("binpack", "spread")))
+
+    def has_room(left: int, sizes: Sequence[int]) -> bool:
+        return sum(sizes) <= left and sum(map(SIZES.__getitem__, sizes)) <= 40960 - (6 - left) * 6144
+
+    able = {i for i, left in enumerate(free) if has_room(left, wants[:inits]) and has_room(left, wants[inits:])}
+    assert isinstance(verdict, Placed) == bool(able), (free, wants, inits)
+    if isinstance(verdict, Placed):
+        cards = {share.uuid for part in verdict.assignment.segments[family.name] for share in part}
+        assert len(cards) == 1
+        assert int(cards.pop()[-1]) in able
