@@ -10,6 +10,7 @@
 enum { COSTS = 4096, PROBES = 32, WINDOW_SAMPLES = 256 };
 #define UNKNOWN_NS (50 * NS_PER_US)    /* charged until the first measurement */
 #define WINDOW_NS (5 * NS_PER_S)       /* how long a half of the envelope's window is at most */
+#define WINDOW_SHARED_NS (20 * NS_PER_S) /* beside others: few kernels, if they are long, are measured without them */
 #define LONG_NS (100 * NS_PER_US)      /* from here on timing costs nothing beside the kernel: time every launch */
 enum { FIRST_SAMPLES = 8, EVERY = 64 }; /* shorter ones: the first few, then one in this many */
 _Static_assert((COSTS & (COSTS - 1)) == 0, "a mask selects the slot");
@@ -101,7 +102,8 @@ uint64_t cost_learn(struct cost *cost, uint64_t measured_ns, bool shared)
     pthread_mutex_lock(&learning);
     uint64_t now = prim_now();
     uint64_t measured = measured_ns ? measured_ns : 1;
-    if (cost->samples >= WINDOW_SAMPLES || (cost->samples > 0 && now - cost->since_ns > WINDOW_NS)) {
+    uint64_t window = shared ? WINDOW_SHARED_NS : WINDOW_NS;
+    if (cost->samples >= WINDOW_SAMPLES || (cost->samples > 0 && now - cost->since_ns > window)) {
         /* Two halves, so that an old minimum is forgotten without ever forgetting all. */
         cost->former_ns = cost->least_ns;
         cost->least_ns = 0;

@@ -123,9 +123,9 @@ def _follow(
         if tenants != before.tenants:
             correction = Correction() if tenants <= 1 else correction.anew()
         if percent is not None and 0 < span_s <= LONGEST_S and charged_ns >= 0:
-            # Each process's percent is rounded: what was charged is believed as far as the figures allow it.
-            least_ns, most_ns = (int(bound / 100 * span_s * 1e9) for bound in (percent - doubt, percent + doubt))
-            correction = correction.learn(max(0, least_ns, min(charged_ns, most_ns)), charged_ns)
+            # Each process's percent is rounded.
+            obtained_ns, doubt_ns = (int(points / 100 * span_s * 1e9) for points in (percent, doubt))
+            correction = correction.learn(obtained_ns, charged_ns, doubt_ns)
     return _Account(
         charged_ns=device.charged_ns,
         tenants=tenants,
