@@ -1,8 +1,8 @@
 """Whose unused share of a device goes to whom, from what regions show at each look; `hami.alloc.lending` has the rules.
 
 Nothing is lent on a device where a container is active of whose use or limit nothing is known: one without limit or
-with policy `disable`, one under MPS, one with HAMi's library or an older one of ours. A container with policy `force`
-is lent nothing, and what it does not use goes to others.
+with policy `disable`, one whose programs MPS holds, one with HAMi's library or an older one of ours. A container with
+policy `force` is lent nothing, and what it does not use goes to others.
 """
 
 from collections import defaultdict
@@ -17,6 +17,9 @@ from hami.model.names import DeviceUuid
 FULL_CORES: Final = 100
 LONGEST_S: Final = 1.0
 """A longer time between two looks says nothing of how its use went, and loans have ended meanwhile."""
+
+UNCHARGED_S: Final = 2.0
+"""How long a container that launches without being charged is taken for one whose use is not known."""
 
 _Key = tuple[str, DeviceUuid]
 
@@ -39,6 +42,8 @@ class _Counts:
     waited_ns: int
     launches: int
     stamp_ns: int
+    uncharged_s: float = float("-inf")
+    """When it last launched without any limit, though others were there: its programs are MPS's clients, perhaps."""
 
 
 @dataclass(slots=True)
@@ -90,15 +95,10 @@ class Loans:
             for grant_id, index in those:
                 view = views[grant_id]
                 device, key = view.devices[index], (grant_id, uuid)
-                if not _known(view, device):
-                    continue
-                self._counts[key] = _Counts(
-                    charged_ns=device.charged_ns,
-                    waited_ns=device.waited_ns or 0,
-                    launches=device.launches,
-                    stamp_ns=device.stamp_ns,
-                )
                 demand, counts = before.get(key), counted.get(key)
+                self._counts[key] = _count(device, counts, view.sharing, now_s)
+                if not _known(view, device) or now_s - self._counts[key].uncharged_s < UNCHARGED_S:
+                    continue
                 if demand is None or counts is None or demand.limit != device.cores or not view.sharing:
                     # Nobody knows yet what it will use; what it did while no limit held was not charged.
                     borrows = view.policy is Policy.DEFAULT
@@ -122,6 +122,19 @@ class Loans:
 def _known(view: RegionView, device: DeviceView) -> bool:
     """Whether its use is charged, and what it has a right to is known."""
     return view.policy in (Policy.DEFAULT, Policy.FORCE) and 0 < device.cores < FULL_CORES
+
+
+def _count(device: DeviceView, before: _Counts | None, sharing: bool, now_s: float) -> _Counts:
+    uncharged = (
+        sharing and before is not None and device.launches > before.launches and device.stamp_ns == before.stamp_ns
+    )
+    return _Counts(
+        charged_ns=device.charged_ns,
+        waited_ns=device.waited_ns or 0,
+        launches=device.launches,
+        stamp_ns=device.stamp_ns,
+        uncharged_s=now_s if uncharged else float("-inf") if before is None else before.uncharged_s,
+    )
 
 
 def _seen(demand: Demand, before: _Counts, now: _Counts, now_s: float, span_s: float) -> Demand:

@@ -122,6 +122,18 @@ def test_beside_one_of_whom_nothing_is_known(other: Container) -> None:
     assert node.looks(1, a=30, b=20) == []
 
 
+def test_beside_programs_that_nobody_charges() -> None:
+    """Clients of an MPS server that holds them: they launch, and the library lets them."""
+    node = _pair(other=Container({ONE: 40}))
+    for _ in range(60):
+        node.containers["other"].launches += 1
+        told = node.looks(1, a=30, b=20)
+        assert all(loan.percent < 45 for loan in told)
+    assert told == []
+    assert node.looks(39, a=30, b=20) == []
+    assert node.looks(40, a=30, b=20), "two seconds after its last"
+
+
 def test_force_is_lent_nothing_and_leaves_its_share_to_others() -> None:
     node = _pair(forced=Container({ONE: 40}, policy=Policy.FORCE))
     assert node.looks(40, a=30, b=20, forced=1) == [

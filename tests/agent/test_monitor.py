@@ -342,7 +342,7 @@ class TestLooks:
             for each in (one, two):
                 regions.launch(each, look, look * 15_000_000)
                 view = regions.views[each.id]
-                device = replace(view.devices[0], waited_ns=look * 10_000_000)
+                device = replace(view.devices[0], waited_ns=look * 10_000_000, stamp_ns=look)
                 regions.views[each.id] = replace(view, devices=(device,), policy=Policy.DEFAULT)
             monitor.see()
             now[0] += 0.05
