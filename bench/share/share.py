@@ -35,7 +35,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
 def show(judged: list[Judged], device: Device) -> None:
     """The table."""
     table = Table(title=f"device time that limited containers obtain, on {device.words}")
-    for column in ("row", "whose", "due", "had", "off", "worst 1 s", "target", "tries", "late ms", "verdict"):
+    for column in ("row", "whose", "due", "had", "off", "least", "worst 1 s", "target", "tries", "late ms", "verdict"):
         table.add_column(column, justify="left" if column in ("row", "whose", "verdict") else "right")
     last = ""
     for one in judged:
@@ -49,6 +49,7 @@ def show(judged: list[Judged], device: Device) -> None:
             one.due,
             one.had,
             off,
+            "" if one.least is None else f"{one.least:.1f}",
             worst,
             target,
             str(one.tries),

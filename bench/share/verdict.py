@@ -22,6 +22,8 @@ class Judged:
     off: float
     target: float
     unit: str
+    least: float | None = None
+    """Points that whole kernels alone put windows off: a second holds so many of them, or one more."""
     worst: float | None = None
     """The window furthest off, where windows are looked at."""
     late_ms: float = 0.0
@@ -60,6 +62,13 @@ def _sliding(bins: tuple[float, ...], from_s: float, to_s: float) -> list[float]
     return [windows(bins, at * BIN_S, at * BIN_S + 1)[0] for at in starts]
 
 
+def least_off(percent: float, unit_ns: int, length_s: float = 1.0) -> float:
+    """Mean points that windows are off if each holds whole launches of `unit_ns`: so many or one more, mixed best."""
+    launches = percent / 100 * length_s * 1e9 / unit_ns
+    part = launches - math.floor(launches)
+    return 2 * part * (1 - part) * 100 * unit_ns / (length_s * 1e9)
+
+
 def _judge(row: Row, expect: Expect, outcome: Outcome) -> Judged:
     bins = outcome.bins[expect.sharer]
     to_s = row.seconds if expect.to_s is None else expect.to_s
@@ -94,6 +103,8 @@ def _judge(row: Row, expect: Expect, outcome: Outcome) -> Judged:
             off = max(0.0, expect.percent - min(_sliding(bins, expect.from_s, to_s)))
         case _:
             off = max(0.0, expect.percent - whole)
+    counted = expect.kind is Kind.WINDOWS
+    least = least_off(expect.percent, row.sharers[expect.sharer].load.unit_ns) if counted else None
     due = f"{DUE.get(expect.kind, '')}{expect.percent:g} %" if expect.kind is not Kind.STEADY else "steady"
     span = "" if expect.to_s is None and expect.from_s <= 5 else f" {expect.from_s:g}-{to_s:g} s"
     return Judged(
@@ -102,8 +113,9 @@ def _judge(row: Row, expect: Expect, outcome: Outcome) -> Judged:
         due=due,
         had=f"{whole:.1f} %",
         off=off,
-        target=expect.target,
+        target=max(expect.target, least or 0.0),
         unit="points",
+        least=least,
         worst=worst,
     )
 

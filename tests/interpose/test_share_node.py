@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from bench.share.controllers import CONTROLLERS, LOADS, simulate
-from bench.share.loads import ROWS, SYNC_1MS, Expect, Kind, Row, Sharer
+from bench.share.loads import LONG_500MS, ROWS, SYNC_1MS, Expect, Kind, Row, Sharer
 from bench.share.node import BIN_S, Outcome
 from bench.share.plots import alone, together
-from bench.share.verdict import judge, windows
+from bench.share.verdict import judge, least_off, windows
 
 ROOT = Path(__file__).resolve().parents[2]
 Bins = tuple[float, ...]
@@ -115,6 +115,26 @@ def test_how_far_off(expect: Expect, percents: list[float], off: float, verdict:
     (judged,) = judge(_row(expect), Outcome(bins=(_bins(*percents),)))
     assert judged.off == pytest.approx(off)
     assert judged.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("percent", "kernel_ms", "points"),
+    [
+        pytest.param(12, 20, 0, id="six kernels"),
+        pytest.param(15, 20, 1, id="seven or eight, half the time each"),
+        pytest.param(14.5, 20, 0.75, id="one quarter of the time seven"),
+        pytest.param(30, 500, 24, id="one now and then"),
+        pytest.param(30, 1, 0, id="many"),
+    ],
+)
+def test_what_whole_kernels_cost(percent: float, kernel_ms: int, points: float) -> None:
+    assert least_off(percent, kernel_ms * 1_000_000) == pytest.approx(points)
+
+
+def test_no_target_is_below_what_whole_kernels_cost() -> None:
+    long = Sharer(load=LONG_500MS)
+    (judged,) = judge(_row(Expect(sharer=0, percent=30, from_s=0), long), Outcome(bins=(_bins(*[30] * 20),)))
+    assert (judged.target, judged.least) == (pytest.approx(24), pytest.approx(24))
 
 
 def test_when_one_stops_and_resumes() -> None:
