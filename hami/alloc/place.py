@@ -206,10 +206,11 @@ def _settled(ledger: Ledger, request: PodRequest, chosen: Assignment, families: 
         return chosen
     segments = dict(chosen.segments)
     roles = tuple(container.role for container in request.containers)
+    inventories = ledger.nodes[chosen.node].inventories
     for vendor in families:
         if vendor.settle is not None:
-            own = (usage.device for usage in ledger.usage(chosen.node) if usage.vendor == vendor.name)
-            devices = {device.uuid: device for device in own}
+            own = (inventory.devices for inventory in inventories if inventory.vendor == vendor.name)
+            devices = {device.uuid: device for listed in own for device in listed}
             shares = ledger.shares_on(chosen.node, vendor.name)
             segments[vendor.name] = vendor.settle(segments[vendor.name], roles, devices, shares)
     return replace(chosen, segments=segments)
