@@ -178,16 +178,24 @@ def settle(
 
 
 def recall(segments: Segments, notes: Notes, vendor: Vendor) -> Segments:
-    """The slices of a bound pod: its containers' profiles, told apart by their memory."""
+    """The slices of a bound pod: its containers' profiles, told apart by their memory, and where that is equal by their
+    percent, which grows with the slices."""
     try:
         said = gojson.decode(notes.get(CONTAINERS, "{}"), CONTAINERS)
-        named = ",".join({str(entry["profileName"]) for entry in said.values()})
-        sizes = {one.gib * 1024: one.slices for one in (profiles(named) if named else ())}
+        named = ",".join(str(entry["profileName"]) for entry in said.values())
+        known = profiles(named) if named else []
     except (WireError, AttributeError, KeyError, TypeError):
         # Without them a share is known by its memory, its percent and its place only.
         return segments
+    sizes: dict[int, dict[int, int]] = {}
+    for mib in {one.gib * 1024 for one in known}:
+        slices = [one.slices for one in known if one.gib * 1024 == mib]
+        # Both ascend. Where the list has fewer profiles than there are shares, these are of the last one.
+        cores = sorted(share.cores for segment in segments for share in segment if share.memory_mib == mib)
+        sizes[mib] = dict(zip(cores, [*slices, *slices[-1:] * len(cores)], strict=False))
     return tuple(
-        tuple(replace(share, parts=(sizes.get(share.memory_mib, 0), 0)) for share in segment) for segment in segments
+        tuple(replace(share, parts=(sizes.get(share.memory_mib, {}).get(share.cores, 0), 0)) for share in segment)
+        for segment in segments
     )
 
 

@@ -4,7 +4,7 @@ Nodes are those of the cases by hand (`tests/golden/cases`); amounts are worked 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import anyio.lowlevel
@@ -16,7 +16,10 @@ from hami.alloc.place import place
 from hami.alloc.request import read_request
 from hami.cluster.picture import Picture
 from hami.kube.watch import Added
-from hami.model.claim import Refused
+from hami.model import units
+from hami.model.claim import NodeRefusal, Refused, Why
+from hami.model.names import NodeName
+from hami.model.vendor import Registry, Vendor
 from hami.scheduler import verdicts
 from hami.scheduler.family_metrics import FamilyMetrics
 from hami.vendors import ALL
@@ -312,8 +315,20 @@ REFUSALS = [
 ]
 
 
-def test_every_declaration_has_a_row() -> None:
-    assert list(ROWS) == [vendor.name for vendor in ALL]
+def test_every_row_is_a_declarations() -> None:
+    assert [vendor.name for vendor in ALL if vendor.name in ROWS] == list(ROWS)
+
+
+@pytest.mark.parametrize("vendor", ALL, ids=lambda vendor: vendor.name)
+def test_what_is_left_is_told_in_the_units_of_any_declaration(vendor: Vendor) -> None:
+    short = {Why.NO_MEMORY: 1, Why.NO_CORES: 1}
+    amounts = NodeRefusal(counts=short, largest_free_mib=3 * vendor.memory_factor, largest_free_cores=2)
+    text = verdicts.refused({NodeName("n"): replace(amounts, vendor=vendor.name)}, "", Registry(ALL))
+    factor = vendor.memory_factor
+    unit = {1: "", units.GIB: " (3 GiB)"}.get(factor, f" (3 units of {factor} MiB)")
+    assert f"short of memory (largest free {3 * factor:,} MiB{unit})" in text
+    cores = {"percent": "2 %"}.get(units.core_unit(vendor), f"2 {units.core_unit(vendor)}")
+    assert f"short of compute (largest free {cores})" in text
 
 
 @pytest.mark.parametrize(("row", "refusal"), REFUSALS)
@@ -354,5 +369,7 @@ async def test_metrics_are_bytes_and_parts_of_one(name: str) -> None:
         assert sum(value for _, value in found[series]) == pytest.approx(row.compute)
     budgets = {labels["unit"]: value for labels, value in found.get("hami_device_budget_allocated", []) if value}
     assert budgets == row.budgets
-    units = {"memory_unit_mib": str(row.unit_mib), "core_unit": row.core_unit}
-    assert any(labels.items() >= {"family": word, **units}.items() for labels, _ in found["hami_device_units_info"])
+    told_units = {"memory_unit_mib": str(row.unit_mib), "core_unit": row.core_unit}
+    assert any(
+        labels.items() >= {"family": word, **told_units}.items() for labels, _ in found["hami_device_units_info"]
+    )
