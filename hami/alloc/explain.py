@@ -46,11 +46,14 @@ class _Largest:
     parts: tuple[int | None, int | None] = (None, None)
 
     def meet(self, refusal: NodeRefusal) -> None:
-        if Why.NO_MEMORY in refusal.counts:
-            self.mib = max(self.mib, refusal.largest_free_mib)
-        self.cores = _more(self.cores, refusal.largest_free_cores)
-        a, b = zip(self.parts, refusal.largest_free_parts, strict=True)
-        self.parts = _more(*a), _more(*b)
+        # Thousands of nodes refuse one pod, mostly for memory alone.
+        if refusal.largest_free_mib > self.mib and Why.NO_MEMORY in refusal.counts:
+            self.mib = refusal.largest_free_mib
+        if refusal.largest_free_cores is not None:
+            self.cores = _more(self.cores, refusal.largest_free_cores)
+        if refusal.largest_free_parts != (None, None):
+            a, b = zip(self.parts, refusal.largest_free_parts, strict=True)
+            self.parts = _more(*a), _more(*b)
 
 
 def in_words(refusals: Iterable[NodeRefusal], registry: Registry | None = None) -> str:
@@ -65,16 +68,18 @@ def in_words(refusals: Iterable[NodeRefusal], registry: Registry | None = None) 
     largest: dict[VendorWord | None, _Largest] = {}
     for refusal in refusals:
         nodes += 1
-        vendor = _known(registry, refusal.vendor)
         for why, count in refusal.counts.items():
             if why in _NODE_PHRASES:
                 whole[_NODE_PHRASES[why]] += 1
-            elif why is Why.NUMA_NOT_FIT and vendor is not None and vendor.terms.apart:
-                whole[vendor.terms.apart] += 1
+            elif why is Why.NUMA_NOT_FIT and (apart := _apart(registry, refusal.vendor)):
+                whole[apart] += 1
             else:
                 devices[why] += count
         if Why.NO_MEMORY in refusal.counts or Why.NO_CORES in refusal.counts:
-            largest.setdefault(refusal.vendor, _Largest()).meet(refusal)
+            met = largest.get(refusal.vendor)
+            if met is None:
+                met = largest[refusal.vendor] = _Largest()
+            met.meet(refusal)
     parts: list[str] = []
     for why, count in devices.most_common():
         noun = (" device" if count == 1 else " devices") if not parts else ""
@@ -108,6 +113,11 @@ def _left(why: Why, largest: Mapping[VendorWord | None, _Largest], registry: Reg
         if amounts:
             told.append(", ".join(amounts) + (f" of {name}" if len(largest) > 1 else ""))
     return f" (largest free {'; '.join(told)})" if told else ""
+
+
+def _apart(registry: Registry | None, name: VendorWord | None) -> str:
+    vendor = _known(registry, name)
+    return "" if vendor is None else vendor.terms.apart
 
 
 def _known(registry: Registry | None, name: VendorWord | None) -> Vendor | None:

@@ -7,6 +7,7 @@ pod are decided together; on cards in MIG mode a share is an instance, and the a
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from struct import Struct
 from typing import Final, overload
 
 from hami.alloc._ask import NUMBERS, Ask
@@ -19,10 +20,11 @@ from hami.model.claim import Assignment, NodeRefusal, Placed, PodRequest, Refuse
 from hami.model.names import NodeName, PodUid, VendorWord
 from hami.model.vendor import Registry, Vendor
 
-_DEVICES: Final = NUMBERS["DEVICES"]
-_LARGEST_FREE: Final = NUMBERS["LARGEST_FREE"]
-_FAMILY: Final = NUMBERS["FAMILY"]
-_SHORT: Final = [NUMBERS[word] for word in ("SHORT_CORES", "SHORT_A", "SHORT_B")]
+_COUNTED: Final = NUMBERS["WHYS"] * array("i").itemsize
+"""Bytes of a tally's counters; what follows are these amounts."""
+_AFTER: Final = ("DEVICES", "LARGEST_FREE", "FAMILY", "SHORT_CORES", "SHORT_A", "SHORT_B")
+_AMOUNTS: Final = Struct(f"={len(_AFTER)}i")
+assert [NUMBERS[word] - NUMBERS["WHYS"] for word in _AFTER] == list(range(len(_AFTER))), "a tally is laid out otherwise"
 _UNREGISTERED: Final = NodeRefusal(counts={Why.UNREGISTERED: 1})
 
 
@@ -33,7 +35,7 @@ class Refusals(Mapping[NodeName, NodeRefusal]):
     one value.
     """
 
-    __slots__ = ("_families", "_index", "_made", "_survey", "_unknown")
+    __slots__ = ("_families", "_index", "_made", "_survey", "_told", "_unknown")
 
     def __init__(self, survey: Survey, families: Sequence[Vendor]) -> None:
         self._survey = survey
@@ -41,6 +43,7 @@ class Refusals(Mapping[NodeName, NodeRefusal]):
         self._unknown = dict.fromkeys(survey.unknown)
         self._index: dict[NodeName, int] | None = None
         self._made: dict[bytes, NodeRefusal] = {}
+        self._told: dict[tuple[bytes, int], Mapping[Why, int]] = {}
 
     def __len__(self) -> int:
         return self._survey.refused + len(self._unknown)
@@ -60,7 +63,7 @@ class Refusals(Mapping[NodeName, NodeRefusal]):
         tally = self._survey.tally(position)
         refusal = self._made.get(tally)
         if refusal is None:
-            refusal = self._made[tally] = _refusal(tally, self._families)
+            refusal = self._made[tally] = _refusal(tally, self._families, self._told)
         return refusal
 
     def __repr__(self) -> str:
@@ -216,17 +219,24 @@ def _settled(ledger: Ledger, request: PodRequest, chosen: Assignment, families: 
     return replace(chosen, segments=segments)
 
 
-def _refusal(packed: bytes, families: Sequence[Vendor]) -> NodeRefusal:
-    tally = array("i", packed)
-    counts: Mapping[Why, int] = {Why(number): count for number, count in enumerate(tally[:_DEVICES]) if count}
-    vendor = families[tally[_FAMILY]]
-    counts = counts if vendor.reasons is None else vendor.reasons(counts)
-    cores, *parts = (tally[place] - 1 if tally[place] else None for place in _SHORT)
+def _refusal(
+    packed: bytes, families: Sequence[Vendor], told: dict[tuple[bytes, int], Mapping[Why, int]] | None = None
+) -> NodeRefusal:
+    """A tally as a value; `told` keeps the counts, which are few different ones even where the free amounts differ."""
+    devices, largest_free_mib, family, cores, part_a, part_b = _AMOUNTS.unpack_from(packed, _COUNTED)
+    vendor = families[family]
+    key = packed[:_COUNTED], family
+    if told is None or (counts := told.get(key)) is None:
+        counted = enumerate(memoryview(packed)[:_COUNTED].cast("i"))
+        counts = {Why(number): count for number, count in counted if count}
+        counts = counts if vendor.reasons is None else vendor.reasons(counts)
+        if told is not None:
+            told[key] = counts
     return NodeRefusal(
         counts=counts,
-        devices=tally[_DEVICES],
-        largest_free_mib=tally[_LARGEST_FREE],
-        largest_free_cores=cores,
-        largest_free_parts=(parts[0], parts[1]),
+        devices=devices,
+        largest_free_mib=largest_free_mib,
+        largest_free_cores=cores - 1 if cores else None,
+        largest_free_parts=(part_a - 1 if part_a else None, part_b - 1 if part_b else None),
         vendor=vendor.name,
     )
