@@ -104,3 +104,14 @@ async def test_waiting_ends_when_the_caller_goes_away(running: Running) -> None:
             await running.bind(b, "n1")
         await running.until(lambda: running.service.holds.get(b["metadata"]["uid"]) is None, 3)
         assert "nodeName" not in running.api.get("pods", "b", "ns")["spec"]
+
+
+async def test_a_device_of_an_init_container_alone_takes_it_too(running: Running) -> None:
+    running.api.put("nodes", node("n1", own_agent=False))
+    asking = pod("p")
+    asking["spec"]["initContainers"] = asking["spec"]["containers"]
+    asking["spec"]["containers"] = [{"name": "app"}]
+    async with running.started():
+        await running.place(asking, "n1")
+        assert str(lock_of(running)).endswith(",ns,p")
+        assert running.api.get("pods", "p", "ns")["metadata"]["annotations"][keys.NVIDIA_PENDING].endswith(":;;")
