@@ -14,7 +14,7 @@ from hami.model.names import NodeName
 from hami.model.vendor import Vendor
 
 PIECE: Final = 20
-"""Nodes between two breaths; of pods ten times as many."""
+"""Nodes, with their pods, between two breaths."""
 DEVICE: Final = ("family", "node", "device_uuid", "device_index", "device_type")
 POD: Final = ("family", "namespace", "node", "pod", "device_uuid")
 QUOTA: Final = ("family", "namespace")
@@ -83,8 +83,7 @@ class FamilyMetrics:
 
     def _family(self, vendor: Vendor) -> None:
         name = escaped(vendor.name)
-        namespaces = {pod.key.namespace for pod in self._picture.ledger.pods.values()}
-        for namespace in sorted(namespaces | self._picture.quota_namespaces):
+        for namespace in sorted(self._picture.quota_namespaces):
             used, _ = self._picture.ledger.namespace_usage(namespace, vendor.name)
             limit = self._picture.quotas.limits(namespace, vendor.name).memory_mib
             if vendor.resources.memory and limit is not None:

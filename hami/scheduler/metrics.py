@@ -1,6 +1,6 @@
 """What Prometheus reads: the cluster's allocation, worked out from the ledger when asked.
 
-A thousand nodes are sixty thousand series. They are written by hand, in pieces between which the event loop serves
+A thousand nodes of eight devices are ninety thousand series. They are written by hand, in pieces between which the event loop serves
 others, because one decision must not wait for a whole scrape.
 """
 

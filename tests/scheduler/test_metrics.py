@@ -59,6 +59,15 @@ async def test_series_of_devices_pods_and_quotas() -> None:
     quota = {"namespace": "ns", "quota_name": "nvidia.com/gpumem"}
     assert value(samples, "hami_resource_quota_used", limit="9000", **quota) == 4096
     assert value(samples, "hami_resource_quota_limit", **quota) == 9000
+    # The same in base units, by family.
+    whole = {"family": "NVIDIA", **DEVICE}
+    assert value(samples, "hami_device_memory_bytes", **whole) == 16384 * MIB
+    assert value(samples, "hami_device_memory_allocated_bytes", **whole) == 4096 * MIB
+    assert value(samples, "hami_device_compute_allocated_ratio", **whole) == 0.3
+    mine = {"family": "NVIDIA", "namespace": "ns", "node": "n1", "pod": "p", "device_uuid": "GPU-a"}
+    assert value(samples, "hami_pod_compute_allocated_ratio", **mine) == 0.3
+    assert value(samples, "hami_quota_memory_used_bytes", family="NVIDIA", namespace="ns") == 4096 * MIB
+    assert value(samples, "hami_quota_memory_limit_bytes", family="NVIDIA", namespace="ns") == 9000 * MIB
     assert not any(name.startswith(("GPUDevice", "vGPU", "nodeGPU", "Quota")) for name, _ in samples)
 
 
