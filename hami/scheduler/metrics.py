@@ -1,7 +1,7 @@
 """What Prometheus reads: the cluster's allocation, worked out from the ledger when asked.
 
-A thousand nodes of eight devices are ninety thousand series. They are written by hand, in pieces between which the event loop serves
-others, because one decision must not wait for a whole scrape.
+A thousand nodes of eight devices are ninety thousand series. They are written by hand, in pieces between which the
+event loop serves others, because one decision must not wait for a whole scrape.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
