@@ -4,11 +4,11 @@ Under the default policy a limit is what a container can count on, not what it i
 unused. A container that its limit holds back is lent their idle shares, in proportion to its own limit.
 
 Nobody can see what an owner would use if it were not disturbed, only what it does use beside those who borrow from
-it. So the rules are uneven. An owner keeps a third more than the most it used lately, and a bit: a device is never idle
-while somebody has work, so one that wants more will obtain that third, which shows. Then it is given all of its limit
-back at once, and keeps it for half a second, in which its use is seen undisturbed. Loans grow slowly, end at once, and
-never add up to the whole device. Since what an owner keeps rises faster than its use, and its use falls by less than
-what is lent, the two settle instead of chasing each other.
+it. So the rules are uneven. An owner keeps the most it used lately and a bit: a device is never idle while somebody has
+work, so one that wants more will obtain that bit, which shows. Then it is given all of its limit back at once, and
+keeps it for half a second, in which its use is seen undisturbed. Loans grow slowly, end at once, and never add up to
+the whole device. What is lent follows an owner's use by little more than one to one, and its use falls by less than
+what is lent, so the two settle instead of chasing each other.
 """
 
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ WANTED_S: Final = 0.5
 HELD_S: Final = 1.0
 """How long a container may be lent more after its limit held it back. One held to 5 % waits for half a second between
 kernels of 20 ms."""
-KEPT: Final = 4 / 3
+KEPT: Final = 1.15
 """What an owner keeps, in terms of the most it used lately."""
 KEPT_POINTS: Final = 4.0
 NOTHING: Final = 0.1
 """Points that are no use, but what is left of a former one."""
-RISE: Final = 1.2
+RISE: Final = 1.08
 """Use this far beyond the most in the half of the memory before, at work in two looks on end, says that an owner wants
 its share again; below KEPT. A kernel now and then is at work in one."""
 RISE_POINTS: Final = 3.0
-HEADROOM: Final = 3.0
+HEADROOM: Final = 4.0
 """Points that are not lent: programs that wait for each kernel leave gaps which nobody can fill."""
 GROWTH: Final = 50.0
 """Points by which a loan may grow in a second."""

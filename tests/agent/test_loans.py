@@ -82,7 +82,7 @@ def _pair(**more: Container) -> Node:
 def test_idle_share_goes_to_those_held_back() -> None:
     node = _pair()
     assert node.looks(40, a=30, b=20) == [
-        Loan(grant_id="a", device=0, percent=58),
+        Loan(grant_id="a", device=0, percent=57),
         Loan(grant_id="b", device=0, percent=38),
     ]
     assert node.loans.standing
@@ -137,16 +137,16 @@ def test_beside_programs_that_nobody_charges() -> None:
 def test_force_is_lent_nothing_and_leaves_its_share_to_others() -> None:
     node = _pair(forced=Container({ONE: 40}, policy=Policy.FORCE))
     assert node.looks(40, a=30, b=20, forced=1) == [
-        Loan(grant_id="a", device=0, percent=34),
+        Loan(grant_id="a", device=0, percent=33),
         Loan(grant_id="b", device=0, percent=22),
     ], "it waits, so it keeps its 40"
     told = node.looks(60, a=30, b=20)
-    assert {loan.grant_id: loan.percent for loan in told} == {"a": 58, "b": 38}
+    assert {loan.grant_id: loan.percent for loan in told} == {"a": 57, "b": 38}
 
 
 def test_devices_are_apart() -> None:
     node = Node({"a": Container({ONE: 30, TWO: 50}), "b": Container({TWO: 50})})
-    assert node.looks(60, a=30, b=30) == [Loan(grant_id="a", device=0, percent=97)]
+    assert node.looks(60, a=30, b=30) == [Loan(grant_id="a", device=0, percent=96)]
 
 
 def test_while_the_limit_rests_nothing_is_lent_and_nothing_learned() -> None:
