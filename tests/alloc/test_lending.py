@@ -35,9 +35,7 @@ def _light(limit: int, use: float) -> Demand:
         pytest.param([_busy(60), _busy(60)], [0, 0], id="more promised than there is"),
         pytest.param([_light(60, 20), _busy(20)], [0, 49], id="an owner keeps 1.15 of what it uses, and 4"),
         pytest.param([_light(60, 50), _busy(20)], [0, 16], id="or all of it"),
-        pytest.param(
-            [_light(60, 0), _busy(30), _busy(10)], [0, 42, 14], id="one that does nothing keeps nothing"
-        ),
+        pytest.param([_light(60, 0), _busy(30), _busy(10)], [0, 42, 14], id="one that does nothing keeps nothing"),
         pytest.param([_busy(20), _demand(40, use=40, most=40, borrows=False)], [36, 0], id="force borrows nothing"),
         pytest.param(
             [_demand(20, use=30, most=30, loan=50), _busy(20)], [18.5, 37.5], id="one takes what it can use only"
