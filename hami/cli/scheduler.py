@@ -48,6 +48,9 @@ def scheduler(
     filter_answer: Annotated[
         Literal["single", "ranked"], typer.Option(help="the best node, or every fitting node for /prioritize")
     ] = "single",
+    score_request: Annotated[
+        bool, typer.Option(help="rank devices by their use with the request: it matters where their sizes differ")
+    ] = False,
     privileged: Annotated[
         Literal["deny", "skip", "allow"], typer.Option(help="privileged containers in pods that ask for devices")
     ] = "deny",
@@ -91,6 +94,7 @@ def scheduler(
             node_lock_retry_timeout_s=parse_go_duration(node_lock_retry_timeout, "--node-lock-retry-timeout"),
             node_label_selector=read_label_selector(node_label_selector, "--node-label-selector"),
             filter_answer=filter_answer,
+            score_request=score_request,
             privileged=privileged,
         )
         options = Options(

@@ -158,6 +158,8 @@ class SchedulerSettings:
     node_label_selector: Mapping[str, str] = field(default_factory=dict)
     """Only nodes with these labels are registered; empty = all."""
     filter_answer: Literal["single", "ranked"] = "single"
+    score_request: bool = False
+    """Devices rank by their use with the request; False: without it where a model is registered, as HAMi does."""
     hold_timeout_s: float = 300.0
     """How long a decision that is not bound keeps its devices."""
     privileged: Literal["deny", "skip", "allow"] = "deny"

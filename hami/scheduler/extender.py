@@ -133,6 +133,7 @@ class Extender:
             node_policy=self._settings.node_policy,
             card_policy=self._settings.card_policy,
             quota=self._picture.quotas,
+            request_scored=self._settings.score_request,
         )
 
     def _placed(self, call: FilterCall, request: PodRequest, placed: Placed, subject: Subject) -> bytes:
@@ -216,6 +217,7 @@ class Extender:
             card_policy=self._settings.card_policy,
             quota=self._picture.quotas,
             exclude=request.uid,
+            request_scored=self._settings.score_request,
         )
         if isinstance(verdict, NodeRefusal):
             return verdict

@@ -205,6 +205,12 @@ def test_filter_and_bind_are_served_on_loopback_only(render: Render) -> None:
     assert "--extender_bind=127.0.0.1:9440" in arguments
 
 
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_scoring_with_the_request_is_a_flag(render: Render, value: str) -> None:
+    spec = pod_spec(render(f"scheduler.scoreRequest={value}"), "Deployment", "hami-scheduler")
+    assert ("--score-request" in container(spec, "vgpu-scheduler-extender")["args"]) is (value == "true")
+
+
 def test_a_ranked_answer_brings_its_verb(render: Render) -> None:
     config = yaml.safe_load(
         one(render("scheduler.filterAnswer=ranked"), "ConfigMap", "hami-scheduler")["data"]["config.yaml"]

@@ -135,6 +135,17 @@ async def test_ranked_answers_all_and_binds_where_it_is_told(running: Running) -
         running.service.picture.ledger.check()
 
 
+@pytest.mark.parametrize(("scored", "want"), [(False, "large"), (True, "small")])
+async def test_the_request_enters_the_score_on_demand(running: Running, scored: bool, want: str) -> None:
+    # Both cards are half full; with 2000 MiB more the small one is fuller.
+    running.api.put("nodes", node("n1", [card("small", 0, memory=4000), card("large", 1, memory=16000)]))
+    running.api.put("pods", bound("busy", "n1", "small,NVIDIA,2000,0:large,NVIDIA,8000,0:;"))
+    async with running.started(score_request=scored, card_policy="binpack"):
+        await running.place(pod("p", memory=2000), "n1")
+        notes = running.api.get("pods", "p", "ns")["metadata"]["annotations"]
+        assert notes[keys.NVIDIA_DONE] == f"{want},NVIDIA,2000,0:;"
+
+
 async def test_bind_without_a_hold_places_again(running: Running) -> None:
     running.api.put("nodes", node("n1", 1))
     async with running.started():
