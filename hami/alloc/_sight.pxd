@@ -33,6 +33,7 @@ cdef struct Sight:
     uint64_t slice_care       # the same for cards in MIG mode
     bint percent              # memory is percent of the card: the amount in `ask` says nothing
     bint marked               # marks count
+    bint plain                # some kind of card would serve it without being cut into instances
     bint refuses              # where there is no room, `tell` says why without a trial
 
 
@@ -43,7 +44,7 @@ cdef class SightRows(PodRows):
     cdef bint all_passing           # they are there for this survey
 
     cdef void aim(self, Ask ask) noexcept nogil
-    cdef void ask_of_glances(self) noexcept nogil
+    cdef void ask_of_glances(self, Ask ask) noexcept nogil
     cdef int look_at(self, Ask ask, const int32_t* nodes, Py_ssize_t count, int64_t* answers) except -1 nogil
     cdef int pass_over(self) except -1 nogil
     cdef bint has_close_room(self, Ask ask, int32_t node) noexcept nogil

@@ -261,11 +261,12 @@ cdef class SightRows(PodRows):
                 sight.way = BY_COUNT
             elif ask.sliced:
                 sight.way = BY_SLICES
-            self.ask_of_glances()
+            self.ask_of_glances(ask)
 
-    cdef void ask_of_glances(self) noexcept nogil:
+    cdef void ask_of_glances(self, Ask ask) noexcept nogil:
         # The need as bits of a glance.
         cdef Sight* sight = &self.sight
+        cdef int32_t i
         cdef const Need* need = sight.need
         cdef uint64_t care = LOOK_OPEN, want = LOOK_OPEN, cores = 0
         if need.rules & MUTEX:
@@ -277,6 +278,10 @@ cdef class SightRows(PodRows):
             cores = need.cores + 1
         else:
             care |= LOOK_SPENT
+        # Kinds of other families may stand behind those of this one.
+        for i in range(ask.verdict_count - need.kinds):
+            if sight.verdicts[i] & (OF_FAMILY | ELIGIBLE | IS_MIG) == OF_FAMILY | ELIGIBLE:
+                sight.plain = True
         sight.care, sight.want = care << LOOK_SHIFT | GAPS, want << LOOK_SHIFT | GAPS
         sight.slice_care = <uint64_t>(SLICED | (LOOK_USED if need.rules & MUTEX else 0)) << LOOK_SHIFT
         sight.ask = cores << CORES_SHIFT | (0 if sight.percent else <uint64_t>need.memory + 1)
@@ -304,7 +309,10 @@ cdef class SightRows(PodRows):
         cdef const Need* need = self.sight.need
         cdef Py_ssize_t i
         self.all_passing = False
-        if self.sight.way in (BY_COUNT, BY_SETS) and count * MOST_NODES_A_LOOK >= self.length.shape[0]:
+        if (
+            self.sight.way in (BY_COUNT, BY_SETS) and self.sight.plain
+            and count * MOST_NODES_A_LOOK >= self.length.shape[0]
+        ):
             self.pass_over()
         if self.sight.way == BY_COUNT:
             for i in range(count):
