@@ -89,11 +89,14 @@ def in_words(refusals: Iterable[NodeRefusal], registry: Registry | None = None) 
 
 
 def asks(request: PodRequest, registry: Registry) -> str:
-    """What a pod asks for, container by container, equal ones once: `2 x 1 device, 3,000 MiB, 30 % cores`."""
+    """What a pod asks for, container by container, equal ones once: `2 x 1 device, 3,000 MiB, 30 % cores`.
+
+    Of several families each is named: `NVIDIA: 1 device, 3,000 MiB and kunlun: 2 devices`.
+    """
     needs = [need for container in request.containers for need in container.needs]
     several = len({need.vendor for need in needs}) > 1
     found = Counter(
-        f"{f'{need.vendor} ' if several else ''}{units.asked(registry[need.vendor], need)}" for need in needs
+        f"{f'{need.vendor}: ' if several else ''}{units.asked(registry[need.vendor], need)}" for need in needs
     )
     return " and ".join(f"{count} x {text}" if count > 1 else text for text, count in found.items())
 

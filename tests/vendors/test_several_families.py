@@ -4,10 +4,12 @@ import json
 from itertools import permutations
 from typing import Any
 
+from hami.alloc.explain import asks
 from hami.alloc.place import place
 from hami.alloc.request import read_request
 from hami.model.claim import Placed, PodRequest, Refused
 from hami.model.names import VendorWord
+from hami.scheduler import verdicts
 from tests.golden.test_cases import FAMILIES
 from tests.golden.test_filter import World
 
@@ -74,3 +76,16 @@ def test_none_of_them_where_one_has_no_room() -> None:
         assert there.ledger.usage(next(iter(there.ledger.nodes))) == before
         there.ledger.check()
     assert texts == {"1/1 CardInsufficientMemory"}
+
+
+def test_a_refusal_names_the_family_and_counts_in_its_units() -> None:
+    asking = pod({})
+    lists = (NVIDIA, NVIDIA, MLU | {"cambricon.com/mlu.smlu.vmemory": "33"})
+    asking["spec"]["containers"] = [{"name": f"c{i}", "resources": {"limits": one}} for i, one in enumerate(lists)]
+    request = read_request(asking, FAMILIES)
+    verdict = place(world().ledger, request, None, node_policy="binpack", card_policy="spread")
+    assert isinstance(verdict, Refused)
+    text = verdicts.refused(dict(verdict.refusals), "", FAMILIES, asks(request, FAMILIES))
+    assert "(largest free 8,192 MiB (32 units of 256 MiB))" in text
+    mlu = "MLU: 1 device, 8,448 MiB (33 units of 256 MiB), 20 % cores"
+    assert f"asked: 2 x NVIDIA: 1 device, 4,000 MiB and {mlu}; " in text
