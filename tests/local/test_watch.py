@@ -73,6 +73,7 @@ def test_who_is_alone_has_the_device_and_limits_hold_among_several(hami: Hami) -
     burn(60)
     until(lambda: [region.sharing for region in regions(hami)] == [True, True])
     until(lambda: all(region.devices[0].tenants == 2 for region in regions(hami)))
+    until(lambda: [region.devices[0].lent for region in regions(hami)] == [48, 48])
 
 
 def test_contexts_are_the_drivers_own_figures(hami: Hami) -> None:
