@@ -125,6 +125,12 @@ CONTAINER_ROWS: Final = (
         own=True,
     ),
     _ContainerRow(
+        name="hami_container_compute_allowed_ratio",
+        help="Part of the device's time the container may use now, 0 to 1: its limit, and what is lent to it",
+        value=lambda c: None if c.allowed_percent is None else c.allowed_percent / 100,
+        own=True,
+    ),
+    _ContainerRow(
         name="hami_container_throttled_seconds",
         help="Time the container's launches were held back by its compute limit",
         value=lambda c: c.throttled_s,

@@ -17,7 +17,7 @@ from typing import Final, Protocol, TypedDict, TypeVar
 import anyio
 
 from hami.agent.instances import ContainerInstance, instances
-from hami.agent.loans import Loans
+from hami.agent.loans import FULL_CORES, Loans
 from hami.agent.overhead import Books, ContainerProcesses, Overhead, ProcessBytes
 from hami.agent.regions import DeviceView, RegionView
 from hami.agent.shares import ProcessShares, Shares
@@ -115,6 +115,8 @@ class ContainerDevice:
     busy_percent: float
     """Of the device's time in the last second, 0 to 100."""
     idle_s: float | None
+    allowed_percent: int | None
+    """Of the device's time: its limit, or more while others leave theirs unused; None = not limited."""
     throttled_s: float | None
     refused: int | None
     blocked: bool
@@ -365,6 +367,7 @@ class Monitor:
                 swapped_bytes=device.swapped_bytes,
                 busy_percent=self._busy(grant.id, device.uuid),
                 idle_s=view.idle_s,
+                allowed_percent=(device.lent or device.cores) if 0 < device.cores < FULL_CORES else None,
                 throttled_s=None if device.waited_ns is None else device.waited_ns / 1e9,
                 refused=device.refused,
                 blocked=view.blocked,

@@ -446,6 +446,7 @@ class TestMetrics:
         own = [line for line in text.splitlines() if 'simulated="true"' in line]
         assert any(line.startswith("hami_container_throttled_seconds_total{") and line.endswith(" 5.0") for line in own)
         assert any(line.startswith("hami_container_oom_rejections_total{") and line.endswith(" 3.0") for line in own)
+        assert any(line.startswith("hami_container_compute_allowed_ratio{") and line.endswith(" 0.3") for line in own)
         assert any(line.startswith("hami_container_memory_swapped_bytes{") and line.endswith(" 50.0") for line in own)
         assert not any(line.startswith("hami_vgpu") for line in own)
 
