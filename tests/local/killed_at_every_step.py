@@ -27,7 +27,8 @@ from hami.vendors import registry
 from hami.vendors.nvidia import NVIDIA
 
 MOST = 400
-WAITED_S = 0.1
+WAITED_S = 0.4
+"""Enough for a slow machine to take all steps; less than a waiter's pause (`queue.CHECK_S`), which more follow."""
 
 
 def die_at(step: int) -> None:
