@@ -53,6 +53,7 @@ test-cluster: setup ## (root) the tests on a real etcd, kube-apiserver, kube-sch
 bench: setup ## measure the filter, the engine, the hooks and shares of device time; results with the machine in bench/results
 	@$(BIN)/python -m bench.filter
 	@$(BIN)/python -m bench.engine
+	@$(BIN)/python -m bench.families
 	@$(BIN)/python -m bench.exact
 	@$(BIN)/python bench/packing.py
 	@$(BIN)/python bench/hooks/hooks.py
